@@ -1,0 +1,20 @@
+"""Errors that a user can cause, each saying what to do next.
+
+The command line turns every `MlxcError` into one line on standard error.
+"""
+
+
+class MlxcError(Exception):
+    """Base of all errors that mlxc raises on purpose."""
+
+
+class InputError(MlxcError, ValueError):
+    """The request cannot be carried out as written (geometry, spin, basis, option)."""
+
+
+class UnknownFunctionalError(InputError):
+    """A functional name that neither mlxc nor libxc knows."""
+
+
+class ModelFileError(MlxcError):
+    """A model folder is incomplete, truncated, altered, or of another format."""

@@ -1,0 +1,120 @@
+"""What a functional sees at each grid point, and the linear map that makes it from a density matrix.
+
+Units are Hartree atomic units throughout.
+
+The spin dimension S is 2, or 1 for a restricted density.  With S = 1 the single channel is the alpha
+density, and beta equals it; every total therefore carries the factor `multiplicity` = 2 / S.  That factor
+is the only place where restricted and unrestricted calculations differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+import torch
+from pyscf import gto
+
+#: What each PySCF functional type needs, and the AO derivative order that it costs.
+AO_DERIVATIVE_ORDER = {"LDA": 0, "GGA": 1, "MGGA": 1}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Densities per spin channel on G grid points (torch, float64).
+
+    rho    (S, G)            electron density n_s, Bohr^-3
+    sigma  (S(S+1)/2, G)     grad n_s . grad n_s' for (aa) or (aa, ab, bb), Bohr^-8
+    tau    (S, G)            kinetic energy density 1/2 sum_i |grad phi_i|^2, Eh Bohr^-3
+    """
+
+    rho: torch.Tensor
+    sigma: torch.Tensor
+    tau: torch.Tensor
+
+    @property
+    def multiplicity(self) -> int:
+        """How many spin channels each stored channel stands for."""
+        return 2 // self.rho.shape[0]
+
+    @property
+    def sigma_same(self) -> torch.Tensor:
+        """|grad n_s|^2 per channel, (S, G)."""
+        return self.sigma if self.multiplicity == 2 else self.sigma[::2]
+
+    @property
+    def total_rho(self) -> torch.Tensor:
+        """Total density, (G,)."""
+        return self.multiplicity * self.rho.sum(0)
+
+    @property
+    def total_sigma(self) -> torch.Tensor:
+        """|grad n|^2 of the total density, (G,)."""
+        if self.multiplicity == 2:
+            return 4 * self.sigma[0]
+        return self.sigma[0] + 2 * self.sigma[1] + self.sigma[2]
+
+    @property
+    def total_tau(self) -> torch.Tensor:
+        """Total kinetic energy density, (G,)."""
+        return self.multiplicity * self.tau.sum(0)
+
+
+class GridMap:
+    """The map D -> Features on fixed grid points, and its vector-Jacobian product.
+
+    Parameters
+    ----------
+    mol : pyscf.gto.Mole
+    coords : (G, 3) grid points in Bohr
+    xctype : "LDA", "GGA" or "MGGA": what the functional declares; decides the AO derivative order.
+
+    One instance holds the AO values of its points: map a large grid in blocks.
+    """
+
+    def __init__(self, mol: gto.Mole, coords: np.ndarray, xctype: str = "MGGA"):
+        order = AO_DERIVATIVE_ORDER[xctype]
+        ao = mol.eval_gto(f"GTOval_sph_deriv{order}" if not mol.cart else f"GTOval_cart_deriv{order}", coords)
+        ao = ao.reshape(-1, len(coords), mol.nao)
+        self.ao = torch.from_numpy(np.ascontiguousarray(ao))
+        self.xctype = xctype
+
+    def _gradient(self, half: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.einsum("xgm,sgm->sxg", self.ao[1:], half)
+
+    def __call__(self, dm: torch.Tensor) -> Features:
+        """Features of spin density matrices dm (S, nao, nao), Hermitian."""
+        spins = range(len(dm))
+        half = self.ao[0] @ dm
+        rho = torch.einsum("gm,sgm->sg", self.ao[0], half)
+        pairs = list(combinations_with_replacement(spins, 2))
+        sigma, tau = rho.new_zeros(len(pairs), rho.shape[1]), torch.zeros_like(rho)
+        if self.xctype != "LDA":
+            grad = self._gradient(half)
+            sigma = torch.stack([(grad[s] * grad[t]).sum(0) for s, t in pairs])
+        if self.xctype == "MGGA":
+            tau = 0.5 * torch.stack([torch.einsum("xgm,xgm->g", self.ao[1:] @ d, self.ao[1:]) for d in dm])
+        return Features(rho, sigma, tau)
+
+    def vjp(self, dm: torch.Tensor, grads: Features) -> torch.Tensor:
+        """dE/dD (S, nao, nao), symmetric, from dE/dFeatures (weights included) at `dm`.
+
+        D_s enters as an independent Hermitian matrix: dE = sum_s tr(vjp_s dD_s).
+        """
+        spins = range(len(dm))
+        half = 0.5 * grads.rho[:, :, None] * self.ao[0]
+        if self.xctype != "LDA":
+            grad = self._gradient(self.ao[0] @ dm)
+            wgrad = torch.zeros_like(grad)
+            for (s, t), w in zip(combinations_with_replacement(spins, 2), grads.sigma, strict=True):
+                wgrad[s] += w * grad[t]
+                wgrad[t] += w * grad[s]
+            half = half + torch.einsum("sxg,xgm->sgm", wgrad, self.ao[1:])
+        vmat = self.ao[0].T @ half
+        vmat = vmat + vmat.transpose(1, 2)
+        if self.xctype == "MGGA":
+            vmat = vmat + 0.5 * torch.stack(
+                [(self.ao[1:] * w[:, None]).flatten(0, 1).T @ self.ao[1:].flatten(0, 1) for w in grads.tau]
+            )
+        return vmat

@@ -1,0 +1,46 @@
+"""The interface of every mlxc functional: Features in, energy per volume out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlxc.features import Features
+from mlxc.numint import eval_xc
+
+
+class Functional(torch.nn.Module):
+    """A semilocal exchange-correlation functional.
+
+    Subclasses set `name` and `xctype` (what they need: "LDA", "GGA" or "MGGA") and write `energy_density`.
+    The energy is the only hand-written truth: potentials and kernels come from automatic differentiation.
+    """
+
+    name: str = "custom"
+    xctype: str = "MGGA"
+
+    def energy_density(self, features: Features) -> torch.Tensor:
+        """Exchange-correlation energy per volume, Eh Bohr^-3, shape (G,)."""
+        raise NotImplementedError
+
+    def forward(self, features: Features) -> torch.Tensor:
+        return self.energy_density(features)
+
+    def eval_xc(
+        self,
+        xc_code: str,
+        rho: np.ndarray,
+        spin: int = 0,
+        relativity: int = 0,
+        deriv: int = 1,
+        omega: float | None = None,
+        verbose: Any = None,
+    ) -> tuple:
+        """PySCF's custom-functional hook: `mf.define_xc_(functional.eval_xc, functional.xctype)`.
+
+        Takes and returns what `pyscf.dft.libxc.eval_xc` does (energy per particle, libxc's derivative layout).
+        `xc_code`, `relativity`, `omega` and `verbose` belong to the signature and have no effect.
+        """
+        return eval_xc(self, rho, spin, deriv)

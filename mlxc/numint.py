@@ -1,0 +1,201 @@
+"""The border between PySCF (numpy) and the functionals (torch).
+
+PySCF's numerical integrators ask an exchangeable module, `ni.libxc`, everything that they need to know
+about a functional.  `Backend` answers in its place for one mlxc functional, for molecules and crystals,
+restricted, unrestricted and generalised alike.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pyscf.dft import libxc
+
+from mlxc.errors import InputError
+from mlxc.features import Features
+
+if TYPE_CHECKING:
+    from mlxc.functional import Functional
+
+MAX_DERIV = 3
+#: Grid points differentiated at a time: intermediates of this length stay in the processor's cache.
+BLOCK = 8192
+_VARIABLES = {"LDA": 1, "GGA": 2, "MGGA": 3}
+_NROWS = {"LDA": 1, "GGA": 4, "MGGA": 5}
+
+
+def variables(rho: np.ndarray, spin: int, xctype: str) -> torch.Tensor:
+    """PySCF's density array as libxc's variables, (nvar, G).
+
+    `rho` is ([2,] rows, G) with rows n, its gradient, (Laplacian,) tau.  The result has the rows
+    (n, sigma, tau) for spin = 0 or (n_a, n_b, sigma_aa, sigma_ab, sigma_bb, tau_a, tau_b) for spin = 1,
+    cut short for LDA and GGA.  Raises InputError where rows are missing.
+    """
+    array = np.asarray(rho, dtype=np.float64)
+    channels = array.reshape(1 + spin, -1, array.shape[-1])
+    if channels.shape[1] < _NROWS[xctype]:
+        raise InputError(
+            f"a {xctype} functional needs {_NROWS[xctype]} rows of density per spin, got {channels.shape[1]}: "
+            f'register it as define_xc_(functional.eval_xc, "{xctype}")'
+        )
+    parts = [channels[:, 0]]
+    if xctype != "LDA":
+        grad = channels[:, 1:4]
+        parts.append(
+            np.stack([(grad[s] * grad[t]).sum(0) for s, t in combinations_with_replacement(range(1 + spin), 2)])
+        )
+    if xctype == "MGGA":
+        parts.append(channels[:, -1])
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def features_of(x: torch.Tensor, spin: int) -> Features:
+    """libxc's variables, (nvar, G), as Features; missing rows are zero."""
+    nspin, npair = (2, 3) if spin else (1, 1)
+    zero = x.new_zeros(npair, x.shape[1])
+    rho, sigma, tau = x[:nspin], x[nspin : nspin + npair], x[nspin + npair :]
+    sigma = sigma if len(sigma) else zero
+    tau = tau if len(tau) else zero[:nspin]
+    # A restricted total is shared equally by two spin channels.
+    return Features(rho, sigma, tau) if spin else Features(rho / 2, sigma / 4, tau / 2)
+
+
+def _block_derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) -> torch.Tensor:
+    """Energy per volume and its unique partial derivatives up to `deriv`, one row each, (rows, G)."""
+    x = x.clone().requires_grad_(deriv > 0)
+    nvar = len(x)
+    level = {(): functional.energy_density(features_of(x, spin))}
+    rows = [level[()].detach()]
+    for order in range(1, deriv + 1):
+        last, following = order == deriv, {}
+        for index, value in level.items():
+            if not value.requires_grad:
+                gradient = torch.zeros_like(x)
+            else:
+                # Points are independent of each other: the gradient of the sum holds every point's own.
+                (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=not last, retain_graph=True)
+            for i in range(index[-1] if index else 0, nvar):
+                following[(*index, i)] = gradient[i]
+        rows += [following[k].detach() for k in sorted(following)]
+        level = following
+    return torch.stack(rows)
+
+
+def derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) -> np.ndarray:
+    """Energy per particle, then every unique partial derivative of the energy per volume up to order `deriv`.
+
+    Rows are in lexicographic order of the variables, order by order (what PySCF calls the xcfun order).
+    Raises InputError for deriv > 3.
+    """
+    if not 0 <= deriv <= MAX_DERIV:
+        raise InputError(f"derivatives of order 0 to {MAX_DERIV} are available, not {deriv}")
+    with torch.set_grad_enabled(deriv > 0):
+        out = torch.cat([_block_derivatives(functional, b, spin, deriv) for b in x.split(BLOCK, dim=1)], dim=1)
+    n = x[: 1 + spin].sum(0)
+    out[0] = torch.where(n > 0, out[0] / torch.where(n > 0, n, 1.0), 0.0)
+    return out.numpy()
+
+
+def _libxc_groups(spin: int, xctype: str, order: int) -> list[list[tuple[int, ...]]]:
+    """libxc's arrays of order-th derivatives (v2rho2, v2rhosigma, ...): the variables of each column."""
+    blocks = [range(2), range(2, 5), range(5, 7)] if spin else [range(1), range(1, 2), range(2, 3)]
+    blocks = blocks[: _VARIABLES[xctype]]
+    # libxc sorts by the number of tau, then of sigma.
+    counts = sorted(
+        (c for c in product(range(order + 1), repeat=len(blocks)) if sum(c) == order),
+        key=lambda c: (c[2:], c[1:2]),
+    )
+    if order == 3 and xctype == "MGGA":
+        # rho2tau, rhosigmatau, rhotau2, sigma2tau, sigmatau2, tau3 stand in this order in PySCF.
+        counts = [(3, 0, 0), (2, 1, 0), (1, 2, 0), (0, 3, 0), (2, 0, 1), (1, 1, 1), (1, 0, 2), (0, 2, 1), (0, 1, 2)]
+        counts.append((0, 0, 3))
+    return [
+        [sum(p, ()) for p in product(*(combinations_with_replacement(b, k) for b, k in zip(blocks, c, strict=True)))]
+        for c in counts
+    ]
+
+
+def eval_xc(functional: Functional, rho: np.ndarray, spin: int = 0, deriv: int = 1) -> tuple:
+    """(exc, vxc, fxc, kxc) as `pyscf.dft.libxc.eval_xc` returns them; orders above `deriv` are None.
+
+    For a meta-GGA vxc is (vrho, vsigma, None, vtau): there is no Laplacian.
+    """
+    spin = 1 if spin else 0
+    x = variables(rho, spin, functional.xctype)
+    values = derivatives(functional, x, spin, deriv)
+    out: list[Any] = [values[0]]
+    start = 1
+    for order in range(1, deriv + 1):
+        index = {c: start + k for k, c in enumerate(combinations_with_replacement(range(len(x)), order))}
+        start += len(index)
+        groups = [values[[index[c] for c in g]] for g in _libxc_groups(spin, functional.xctype, order)]
+        arrays = [np.ascontiguousarray(g.T) if spin else g[0] for g in groups]
+        if order == 1 and functional.xctype == "MGGA":
+            arrays.insert(2, None)
+        out.append(tuple(arrays))
+    return (*out, *[None] * (MAX_DERIV - deriv))
+
+
+class Backend:
+    """Stands in for `pyscf.dft.libxc` inside one NumInt object, for one functional.
+
+    No exact exchange, range separation or non-local correlation is claimed, because there is none.
+    """
+
+    __version__ = "1"
+    __reference__ = "mlxc"
+
+    def __init__(self, functional: Functional):
+        self.functional = functional
+        self.__name__ = f"mlxc functional {functional.name}"
+
+    def eval_xc(
+        self, xc_code: str, rho: np.ndarray, spin: int = 0, relativity: int = 0, deriv: int = 1, omega=None, verbose=None
+    ) -> tuple:
+        return eval_xc(self.functional, rho, spin, deriv)
+
+    def eval_xc1(self, xc_code: str, rho: np.ndarray, spin: int = 0, deriv: int = 1, omega=None) -> np.ndarray:
+        return derivatives(self.functional, variables(rho, spin, self.functional.xctype), spin, deriv)
+
+    def xc_type(self, xc_code: str) -> str:
+        return self.functional.xctype
+
+    def is_hybrid_xc(self, xc_code: str) -> bool:
+        return False
+
+    def is_nlc(self, xc_code: str) -> bool:
+        return False
+
+    def hybrid_coeff(self, xc_code: str, spin: int = 0) -> float:
+        return 0.0
+
+    def rsh_coeff(self, xc_code: str) -> tuple[float, float, float]:
+        return 0.0, 0.0, 0.0
+
+    def nlc_coeff(self, xc_code: str) -> tuple:
+        return ()
+
+    def max_deriv_order(self, xc_code: str) -> int:
+        return MAX_DERIV
+
+    def test_deriv_order(self, xc_code: str, deriv: int, raise_error: bool = False) -> bool:
+        if deriv > MAX_DERIV and raise_error:
+            raise InputError(f"mlxc functionals have derivatives up to order {MAX_DERIV}, {deriv} was asked for")
+        return deriv <= MAX_DERIV
+
+    def parse_xc(self, description: str) -> tuple:
+        """(hybrid and range-separation parameters, functionals): none of libxc's is in use."""
+        return (0.0, 0.0, 0.0), ()
+
+    def xc_reference(self, xc_code: str) -> list[str]:
+        return [self.__name__]
+
+    @staticmethod
+    def needs_laplacian(xc_code: str) -> bool:
+        return False
+
+
+__all__ = ["Backend", "derivatives", "eval_xc", "features_of", "libxc", "variables"]
