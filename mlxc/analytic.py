@@ -78,7 +78,8 @@ class Channel:
 class Total:
     """Variables of the total density on which correlation depends; all (G,).
 
-    rs, zeta, and of the total density: p = s^2, the regularised alpha, phi, d_s; n_switched is the density times the switch.
+    n, n_switched (times the low-density switch), rs, zeta, p = s^2, phi and d_s (spin-scaling factors of the gradient
+    and of tau_unif), the regularised alpha, and t2 = [|grad n| / (2 phi k_s n)]^2.
     """
 
     def __init__(self, features: Features):
@@ -120,7 +121,9 @@ def pw92(x: Total) -> tuple[torch.Tensor, torch.Tensor]:
     z4 = x.zeta**4
     f = (x.mean_power(4 / 3) - 1) / (2 ** (1 / 3) - 1)
     (e0, d0), (e1, d1), (ac, dac) = (_pw92_g(x.rs, k) for k in range(3))
-    return tuple(u0 + z4 * f * (u1 - u0 + ua / _F_ZETA0) - f * ua / _F_ZETA0 for u0, u1, ua in ((e0, e1, ac), (d0, d1, dac)))  # type: ignore[return-value]
+    return tuple(
+        u0 + z4 * f * (u1 - u0 + ua / _F_ZETA0) - f * ua / _F_ZETA0 for u0, u1, ua in ((e0, e1, ac), (d0, d1, dac))
+    )  # type: ignore[return-value]
 
 
 def pbe_enhancement(p: torch.Tensor) -> torch.Tensor:

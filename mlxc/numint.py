@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pyscf.dft import libxc
 
 from mlxc.errors import InputError
 from mlxc.features import Features
@@ -67,10 +66,11 @@ def _block_derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv
     """Energy per volume and its unique partial derivatives up to `deriv`, one row each, (rows, G)."""
     x = x.clone().requires_grad_(deriv > 0)
     nvar = len(x)
-    level = {(): functional.energy_density(features_of(x, spin))}
+    level: dict[tuple[int, ...], torch.Tensor] = {(): functional.energy_density(features_of(x, spin))}
     rows = [level[()].detach()]
     for order in range(1, deriv + 1):
-        last, following = order == deriv, {}
+        last = order == deriv
+        following: dict[tuple[int, ...], torch.Tensor] = {}
         for index, value in level.items():
             if not value.requires_grad:
                 gradient = torch.zeros_like(x)
@@ -153,7 +153,14 @@ class Backend:
         self.__name__ = f"mlxc functional {functional.name}"
 
     def eval_xc(
-        self, xc_code: str, rho: np.ndarray, spin: int = 0, relativity: int = 0, deriv: int = 1, omega=None, verbose=None
+        self,
+        xc_code: str,
+        rho: np.ndarray,
+        spin: int = 0,
+        relativity: int = 0,
+        deriv: int = 1,
+        omega=None,
+        verbose=None,
     ) -> tuple:
         return eval_xc(self.functional, rho, spin, deriv)
 
@@ -198,4 +205,4 @@ class Backend:
         return False
 
 
-__all__ = ["Backend", "derivatives", "eval_xc", "features_of", "libxc", "variables"]
+__all__ = ["Backend", "derivatives", "eval_xc", "features_of", "variables"]

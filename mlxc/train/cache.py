@@ -20,6 +20,7 @@ import torch
 from pyscf import dft
 
 from mlxc.features import Features, GridMap
+from mlxc.scf import converge
 from mlxc.train.data import System, read_reactions, read_systems, select
 
 SETS = ("W4-17", "BH76", "G21IP")
@@ -30,15 +31,6 @@ GRID_LEVEL = 3
 RHO_MIN = 1e-9
 
 
-def converge(mf: dft.rks.RKS) -> None:
-    """Run an SCF; where DIIS fails, go on with the second-order solver.  `mf.converged` tells the outcome."""
-    mf.kernel()
-    if not mf.converged:
-        second = mf.newton()
-        second.kernel(mf.mo_coeff, mf.mo_occ)
-        mf.__dict__.update({k: getattr(second, k) for k in ("mo_coeff", "mo_occ", "mo_energy", "e_tot", "converged")})
-
-
 def kohn_sham(system: System, xc: str, basis: str, grids=None) -> dft.rks.RKS:
     """A converged density-fitted KS object; restricted for singlets."""
     mf = dft.KS(system.mole(basis), xc=xc).density_fit()
@@ -46,17 +38,14 @@ def kohn_sham(system: System, xc: str, basis: str, grids=None) -> dft.rks.RKS:
     mf.grids.level = GRID_LEVEL
     if grids is not None:
         mf.grids = grids
-    converge(mf)
-    return mf
+    return converge(mf)
 
 
 def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.ndarray]:
     """Features and weights of a converged calculation on its own grid, without the empty points."""
-    dm = np.asarray(mf.make_rdm1())
-    dm = torch.from_numpy(dm if dm.ndim == 3 else dm[None] / 2)
-    parts = [
-        GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)
-    ]
+    dms = np.asarray(mf.make_rdm1())
+    dm = torch.from_numpy(dms if dms.ndim == 3 else dms[None] / 2)
+    parts = [GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)]
     joined = [torch.cat([getattr(p, f) for p in parts], dim=1) for f in ("rho", "sigma", "tau")]
     full = Features(*joined)
     keep = full.total_rho > RHO_MIN
@@ -99,7 +88,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pyscf")
     part, nparts = map(int, args.part.split("/"))
     systems = read_systems(args.data)
-    rows = [r for role in ("train", "dev") for r in select(read_reactions(args.data), systems, SETS, role, ELEMENTS, args.max_heavy)]
+    rows = [
+        r
+        for role in ("train", "dev")
+        for r in select(read_reactions(args.data), systems, SETS, role, ELEMENTS, args.max_heavy)
+    ]
     wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
     ordered = sorted(wanted.values(), key=lambda s: (len(s.symbols), s.key))[part::nparts]
     args.out.mkdir(parents=True, exist_ok=True)

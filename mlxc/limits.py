@@ -1,0 +1,38 @@
+"""Exact conditions built into a correction, so that no choice of its weights can break them.
+
+Both corrections take an enhancement or energy that already obeys a condition and a free number u from a
+network, and keep the condition:
+
+- u = 0 leaves the starting point as it is;
+- `uniform_gas_gate` makes u vanish in the uniform gas, to second order in s and first order in alpha - 1;
+- `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
+- `scaled_correlation` keeps the sign and every zero of the correlation energy.
+
+Spin scaling and uniform scaling of exchange follow from the variables: one spin channel's s^2 and alpha alone.
+"""
+
+from __future__ import annotations
+
+import torch
+
+#: Largest exchange enhancement that implies the Lieb-Oxford bound for every density
+#: (Perdew, Burke, Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996), after eq. 13).
+LIEB_OXFORD = 1.804
+#: Largest |u|: a correction changes an energy density by at most a factor of about exp(U_MAX).
+U_MAX = 0.5
+
+
+def uniform_gas_gate(p: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """A smooth factor in [0, 1) that vanishes where s^2 = p = 0 and alpha = 1, and only there."""
+    distance = 4 * p + (alpha - 1) ** 2
+    return distance / (0.1 + distance)
+
+
+def bounded_enhancement(f0: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """f0 moved by u within (0, LIEB_OXFORD): its logit shifted by u.  About f0 exp(u) where f0 is small."""
+    return f0 * LIEB_OXFORD / (f0 + (LIEB_OXFORD - f0) * torch.exp(-u))
+
+
+def scaled_correlation(e0: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """e0 exp(u): non-positive where e0 is, zero where e0 is."""
+    return e0 * torch.exp(u)

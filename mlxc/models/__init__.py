@@ -1,0 +1,106 @@
+"""Model folders: weights, configuration and card, free of code and checked by hash.
+
+A folder holds `weights.safetensors` and `model.json` with format, name, family, config, the SHA-256 of the
+weights and the card (what it was trained on, how, and with which errors).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from mlxc.errors import ModelFileError, UnknownFunctionalError
+from mlxc.functional import Functional
+from mlxc.neural import NeuralMetaGGA
+
+DEFAULT = "mlxc-mgga1"
+FORMAT = 1
+FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA}
+_HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Names of the shipped models."""
+    return sorted(p.parent.name for p in _HERE.glob("*/model.json"))
+
+
+def _folder(name: str | os.PathLike) -> Path | None:
+    shipped = _HERE / (DEFAULT if name == "default" else os.fspath(name))
+    for folder in (shipped, Path(name)):
+        if (folder / "model.json").is_file():
+            return folder
+    return None
+
+
+def exists(name: str | os.PathLike) -> bool:
+    """Whether `name` is "default", a shipped model or a model folder."""
+    return name == "default" or _folder(name) is not None
+
+
+def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
+    """The contents of a model's `model.json`.  Raises UnknownFunctionalError, ModelFileError."""
+    folder = _folder(name)
+    if folder is None:
+        raise UnknownFunctionalError(f"no model {str(name)!r}: shipped are {', '.join(names()) or 'none'}")
+    try:
+        info = json.loads((folder / "model.json").read_text())
+    except (OSError, ValueError) as err:
+        raise ModelFileError(f"{folder / 'model.json'} is damaged ({err}): install the model again") from err
+    if info.get("format") != FORMAT or info.get("family") not in FAMILIES:
+        raise ModelFileError(
+            f"{folder} has format {info.get('format')}, family {info.get('family')!r}; this mlxc reads format {FORMAT} "
+            f"and {', '.join(FAMILIES)}: install a newer mlxc"
+        )
+    return info
+
+
+def load(name: str | os.PathLike = "default") -> Functional:
+    """A model by name or folder, its weights checked against their hash.
+
+    Raises UnknownFunctionalError for an unknown name, ModelFileError for a damaged folder.
+    """
+    info = describe(name)
+    folder = _folder(name)
+    assert folder is not None  # describe() has found it
+    path = folder / "weights.safetensors"
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise ModelFileError(f"cannot read {path} ({err.strerror}): install the model again") from err
+    if hashlib.sha256(content).hexdigest() != info.get("sha256"):
+        raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one in model.json; install the model again")
+    functional = FAMILIES[info["family"]](**info["config"], name=info["name"])
+    try:
+        functional.load_state_dict(safetensors.torch.load(content))
+    except (safetensors.SafetensorError, RuntimeError) as err:
+        raise ModelFileError(f"{path} does not fit model.json ({err}): install the model again") from err
+    return functional.requires_grad_(False).eval()
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:
+    """Write a model folder; each file appears complete, model.json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    family = next(k for k, v in FAMILIES.items() if type(functional) is v)
+    content = safetensors.torch.save(functional.state_dict())
+    info = {
+        "format": FORMAT,
+        "name": functional.name,
+        "family": family,
+        "config": functional.config,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "card": card,
+    }
+    _write(folder / "weights.safetensors", content)
+    _write(folder / "model.json", (json.dumps(info, indent=2) + "\n").encode())

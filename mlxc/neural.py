@@ -1,0 +1,52 @@
+"""The neural meta-GGA: r2SCAN with learned, bounded corrections to exchange and correlation."""
+
+from __future__ import annotations
+
+import torch
+
+from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
+from mlxc.features import Features
+from mlxc.functional import Functional
+from mlxc.limits import U_MAX, bounded_enhancement, scaled_correlation, uniform_gas_gate
+from mlxc.network import MLP
+
+
+def _squash(p: torch.Tensor) -> torch.Tensor:
+    """[0, inf) -> [0, 1), smooth; also for the slightly negative values that rounding gives."""
+    return p / torch.sqrt(1 + p * p)
+
+
+class NeuralMetaGGA(Functional):
+    """E_xc = sum_s int e_x,s^LDA F(F_x^r2SCAN, u_x) + int n e_c^r2SCAN exp(u_c), with u from two small networks.
+
+    u_x depends on s^2 and alpha of one spin channel; u_c on s^2 and alpha of the total density, zeta^2 and r_s.
+    A new one is r2SCAN exactly.  Built in for every choice of weights: uniform gas, spin and uniform scaling of
+    exchange, spin-swap symmetry, e_c <= 0, no correlation for one fully polarised orbital, Lieb-Oxford bound on F_x.
+
+    width, depth : units per hidden layer and number of hidden layers of both networks.
+    """
+
+    xctype = "MGGA"
+
+    def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-mgga"):
+        super().__init__()
+        self.name = name
+        self.config = {"width": width, "depth": depth}
+        self.exchange = MLP(2, width, depth)
+        self.correlation = MLP(4, width, depth)
+
+    def exchange_shift(self, x: Channel) -> torch.Tensor:
+        """u_x, (S, G)."""
+        raw = self.exchange(torch.stack([_squash(x.p), _squash(x.alpha)]))
+        return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
+
+    def correlation_shift(self, x: Total) -> torch.Tensor:
+        """u_c, (G,)."""
+        raw = self.correlation(torch.stack([_squash(x.p), _squash(x.alpha), x.zeta**2, x.rs / (1 + x.rs)]))
+        return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
+
+    def energy_density(self, features: Features) -> torch.Tensor:
+        channel, total = Channel(features), Total(features)
+        fx = bounded_enhancement(r2scan_enhancement(channel), self.exchange_shift(channel))
+        ec = scaled_correlation(r2scan_correlation(total), self.correlation_shift(total))
+        return channel.energy(fx) + total.n_switched * ec

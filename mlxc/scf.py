@@ -1,0 +1,70 @@
+"""Kohn-Sham calculations with an mlxc functional: `KS(mol)`, `attach(mf)`, `converge(mf)`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from pyscf.dft import libxc
+
+from mlxc import models
+from mlxc.errors import UnknownFunctionalError
+from mlxc.functional import Functional
+from mlxc.numint import Backend
+
+
+def resolve(xc: str | Functional) -> Functional | None:
+    """The functional that `xc` names: itself, a shipped model, a model folder; None for a name that libxc knows.
+
+    Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
+    """
+    if isinstance(xc, Functional):
+        return xc
+    if models.exists(xc):
+        return models.load(xc)
+    try:
+        libxc.parse_xc(xc)
+        libxc.xc_type(xc)
+    except Exception as err:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
+        raise UnknownFunctionalError(
+            f"unknown functional {xc!r}: neither a libxc name nor a model ({', '.join(models.names())}) nor a model folder"
+        ) from err
+    return None
+
+
+def attach(mf: Any, xc: str | Functional = "default") -> Any:
+    """Make an existing Kohn-Sham object (RKS, UKS, ROKS, GKS; molecular or periodic) use `xc`; returns it.
+
+    Nothing else of the object changes, so density fitting, solvent, second-order solvers, gradients and response
+    properties are PySCF's own.  Names that mlxc does not know go to libxc.
+    Raises UnknownFunctionalError, ModelFileError.
+    """
+    functional = resolve(xc)
+    ni = copy.copy(mf._numint)
+    if functional is None:
+        ni.libxc = libxc
+        mf.xc = xc
+    else:
+        ni.libxc = Backend(functional)
+        mf.xc = functional.name
+    mf._numint = ni
+    return mf
+
+
+def KS(mol: Any, xc: str | Functional = "default") -> Any:
+    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or a Cell, using `xc` as in `attach`."""
+    return attach(mol.KS(), xc)
+
+
+def converge(mf: Any, dm0: Any = None) -> Any:
+    """Run an SCF; where DIIS fails, go on from its orbitals with PySCF's second-order solver.
+
+    Returns the object that holds the result: `mf`, or an equal one from the second-order solver.
+    Its `converged` says whether it worked.
+    """
+    mf.kernel(dm0)
+    if mf.converged or mf.max_cycle < 2:
+        return mf
+    second = mf.newton()
+    second.kernel(mf.mo_coeff, mf.mo_occ)
+    return second.undo_soscf()
