@@ -45,8 +45,12 @@ class NeuralMetaGGA(Functional):
         raw = self.correlation(torch.stack([_squash(x.p), _squash(x.alpha), x.zeta**2, x.rs / (1 + x.rs)]))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
+    def corrected(self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor) -> torch.Tensor:
+        """Energy per volume, (G,), from r2SCAN's enhancement factor fx (S, G) and correlation per particle ec (G,)."""
+        fx = bounded_enhancement(fx, self.exchange_shift(channel))
+        ec = scaled_correlation(ec, self.correlation_shift(total))
+        return channel.energy(fx) + total.n_switched * ec
+
     def energy_density(self, features: Features) -> torch.Tensor:
         channel, total = Channel(features), Total(features)
-        fx = bounded_enhancement(r2scan_enhancement(channel), self.exchange_shift(channel))
-        ec = scaled_correlation(r2scan_correlation(total), self.correlation_shift(total))
-        return channel.energy(fx) + total.n_switched * ec
+        return self.corrected(channel, total, r2scan_enhancement(channel), r2scan_correlation(total))

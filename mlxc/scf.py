@@ -27,7 +27,7 @@ def resolve(xc: str | Functional) -> Functional | None:
         libxc.xc_type(xc)
     except Exception as err:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
         raise UnknownFunctionalError(
-            f"unknown functional {xc!r}: neither a libxc name nor a model ({', '.join(models.names())}) nor a model folder"
+            f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of {', '.join(models.names())}"
         ) from err
     return None
 

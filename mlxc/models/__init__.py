@@ -43,8 +43,7 @@ def exists(name: str | os.PathLike) -> bool:
     return name == "default" or _folder(name) is not None
 
 
-def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
-    """The contents of a model's `model.json`.  Raises UnknownFunctionalError, ModelFileError."""
+def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     folder = _folder(name)
     if folder is None:
         raise UnknownFunctionalError(f"no model {str(name)!r}: shipped are {', '.join(names()) or 'none'}")
@@ -57,7 +56,12 @@ def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
             f"{folder} has format {info.get('format')}, family {info.get('family')!r}; this mlxc reads format {FORMAT} "
             f"and {', '.join(FAMILIES)}: install a newer mlxc"
         )
-    return info
+    return folder, info
+
+
+def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
+    """The contents of a model's `model.json`.  Raises UnknownFunctionalError, ModelFileError."""
+    return _open(name)[1]
 
 
 def load(name: str | os.PathLike = "default") -> Functional:
@@ -65,9 +69,7 @@ def load(name: str | os.PathLike = "default") -> Functional:
 
     Raises UnknownFunctionalError for an unknown name, ModelFileError for a damaged folder.
     """
-    info = describe(name)
-    folder = _folder(name)
-    assert folder is not None  # describe() has found it
+    folder, info = _open(name)
     path = folder / "weights.safetensors"
     try:
         content = path.read_bytes()

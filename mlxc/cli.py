@@ -1,0 +1,66 @@
+"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`.
+
+Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF did not converge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mlxc.errors import MlxcError
+
+
+def _run(args: argparse.Namespace) -> int:
+    from mlxc.run import _write_json, run
+
+    result = run(args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle)
+    if args.json:
+        _write_json(args.json, result)
+    return 0 if result["converged"] else 3
+
+
+def _models(args: argparse.Namespace) -> int:
+    import json
+
+    from mlxc import models
+
+    if args.name:
+        print(json.dumps(models.describe(args.name), indent=2))
+    else:
+        for name in models.names():
+            print(name, "(default)" if name == models.DEFAULT else "")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mlxc", description="Machine-learned exchange-correlation functionals.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="a self-consistent calculation on one molecule")
+    run.add_argument("file", type=Path, metavar="FILE.xyz")
+    run.add_argument("--xc", default="default", help="libxc name, mlxc model or model folder (default: shipped model)")
+    run.add_argument("--basis", default="def2-tzvp")
+    run.add_argument("--charge", type=int, default=0)
+    run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
+    run.add_argument("--task", choices=("energy", "gradient", "optimize"), default="energy")
+    run.add_argument("--max-cycle", type=int, default=50, help="SCF cycles before giving up")
+    run.add_argument("--json", type=Path, metavar="OUT")
+    run.set_defaults(action=_run)
+    show = commands.add_parser("models", help="the shipped models, or one model's card")
+    show.add_argument("name", nargs="?")
+    show.set_defaults(action=_models)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.action(args)
+    except MlxcError as err:
+        print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Molecules from XYZ files, with errors that a person can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyscf import gto
+from pyscf.data.elements import ELEMENTS
+from pyscf.lib.exceptions import BasisNotFoundError
+
+from mlxc.errors import InputError
+
+_SYMBOLS = frozenset(ELEMENTS[1:])
+
+
+def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
+    """Atoms (symbol, coordinates in Angstrom) of the first frame of an XYZ file.  Raises InputError."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not text"
+        raise InputError(f"cannot read {path}: {reason}") from err
+    try:
+        count = int(lines[0])
+    except (IndexError, ValueError):
+        raise InputError(f"{path} is not an XYZ file: its first line must be the number of atoms") from None
+    body = lines[2 : 2 + count]
+    if count < 1 or len(body) < count:
+        raise InputError(f"{path} announces {count} atoms and has {len(body)}")
+    atoms = []
+    for number, line in enumerate(body, start=3):
+        words = line.split()
+        try:
+            symbol, (x, y, z) = words[0].capitalize(), map(float, words[1:4])
+        except (IndexError, ValueError):
+            raise InputError(f"{path}, line {number}: expected a symbol and three coordinates, got {line!r}") from None
+        if symbol not in _SYMBOLS:
+            raise InputError(f"{path}, line {number}: {words[0]!r} is not an element")
+        atoms.append((symbol, (x, y, z)))
+    return atoms
+
+
+def make_mole(atoms: list, basis: str, charge: int = 0, spin: int | None = None) -> gto.Mole:
+    """A PySCF molecule; spin = 2S, the lowest possible where None.
+
+    Raises InputError for an impossible charge or spin and for an element that the basis does not have.
+    """
+    nelectron = sum(ELEMENTS.index(symbol) for symbol, _ in atoms) - charge
+    if nelectron < 1:
+        raise InputError(f"charge {charge} leaves {nelectron} electrons: at least one is needed")
+    if spin is None:
+        spin = nelectron % 2
+    if spin < 0 or spin > nelectron or (nelectron - spin) % 2:
+        raise InputError(
+            f"{nelectron} electrons cannot have {spin} unpaired: --spin takes the number of unpaired electrons (2S), "
+            f"here {'an odd' if nelectron % 2 else 'an even'} number"
+        )
+    try:
+        return gto.M(atom=atoms, basis=basis, ecp=_ecp(basis), charge=charge, spin=spin, verbose=0)
+    except (BasisNotFoundError, KeyError, RuntimeError) as err:
+        elements = ", ".join(sorted({symbol for symbol, _ in atoms}))
+        raise InputError(f"basis {basis!r} is unknown or lacks one of {elements}: {err}") from err
+
+
+def _ecp(basis: str) -> str | dict:
+    """The effective core potentials that belong to the def2 family (elements beyond Kr)."""
+    return basis if basis.lower().startswith("def2") else {}

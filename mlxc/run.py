@@ -1,0 +1,139 @@
+"""One calculation from the command line: energy, gradient or optimised geometry, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyscf.data.elements import ELEMENTS
+from pyscf.data.nist import BOHR, HARTREE2EV
+
+from mlxc import models
+from mlxc.errors import InputError
+from mlxc.geometry import make_mole, read_xyz
+from mlxc.scf import KS, converge, resolve
+
+TASKS = ("energy", "gradient", "optimize")
+
+
+def _progress(start: float):
+    def print_cycle(envs: dict[str, Any]) -> None:
+        cycle = envs.get("cycle", envs.get("imacro", 0))
+        if "e_tot" not in envs or "norm_gorb" not in envs:
+            return
+        change = envs["e_tot"] - envs.get("last_hf_e", envs["e_tot"])
+        print(
+            f"  {cycle + 1:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} "
+            f"{time.perf_counter() - start:8.1f} s",
+            flush=True,
+        )
+        envs["mf"].mlxc_cycles = cycle + 1
+
+    return print_cycle
+
+
+def _homo(mf: Any) -> float:
+    energy, occ = np.asarray(mf.mo_energy), np.asarray(mf.mo_occ)
+    return float(energy[occ > 0].max())
+
+
+def _write_json(path: Path, result: dict[str, Any]) -> None:
+    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        partial.replace(path)
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}") from err
+
+
+def _xyz_text(mol: Any, comment: str) -> str:
+    coords = mol.atom_coords() * BOHR
+    rows = [f"{mol.atom_pure_symbol(i):2s} {x:14.8f} {y:14.8f} {z:14.8f}" for i, (x, y, z) in enumerate(coords)]
+    return "\n".join([str(mol.natm), comment, *rows]) + "\n"
+
+
+def run(
+    path: Path,
+    xc: str = "default",
+    basis: str = "def2-tzvp",
+    charge: int = 0,
+    spin: int | None = None,
+    task: str = "energy",
+    max_cycle: int = 50,
+) -> dict[str, Any]:
+    """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
+
+    Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
+    `converged` is False and neither gradient nor optimisation is attempted.
+    """
+    start = time.perf_counter()
+    atoms = read_xyz(path)
+    functional = resolve(xc)
+    mol = make_mole(atoms, basis, charge, spin)
+    name = xc if functional is None else functional.name
+    kind = "libxc" if functional is None else "neural functional of mlxc"
+    formula = "".join(s + (str(k) if k > 1 else "") for s in ELEMENTS if (k := sum(a == s for a, _ in atoms)))
+    print(f"{formula}  charge {charge}  unpaired electrons {mol.spin}  |  {name} ({kind})  |  {basis}")
+    print("  SCF         energy / Eh  change / Eh orb. gradient     time")
+    mf = KS(mol, functional or xc)
+    mf.max_cycle = max_cycle
+    mf.callback = _progress(start)
+    if task == "optimize":
+        mf = converge(_optimize(mf, path))
+    else:
+        mf = converge(mf)
+    result = {
+        "energy_hartree": float(mf.e_tot),
+        "converged": bool(mf.converged),
+        "cycles": int(getattr(mf, "mlxc_cycles", 0)),
+        "xc": name,
+        "model_hash": models.describe(xc)["sha256"] if models.exists(xc) else None,
+        "basis": basis,
+        "grid_level": int(mf.grids.level),
+        "nelectron": int(mol.nelectron),
+        "mo_homo_hartree": _homo(mf),
+        "s2": float(mf.spin_square()[0]),
+        "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
+    }
+    if task != "energy" and mf.converged:
+        result["gradient_hartree_per_bohr"] = mf.nuc_grad_method().kernel().tolist()
+    if task == "optimize" and mf.converged:
+        result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
+        result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
+    result["wall_s"] = time.perf_counter() - start
+    _report(result)
+    return result
+
+
+def _optimize(mf: Any, path: Path) -> Any:
+    try:
+        from pyscf.geomopt.geometric_solver import kernel as optimize
+    except ImportError as err:
+        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
+    mf = converge(mf)
+    if not mf.converged:
+        return mf
+    done, mol = optimize(mf, assert_convergence=False, maxsteps=100)
+    out = path.with_name(f"{path.stem}.opt.xyz")
+    comment = f"{mf.xc} minimum (Angstrom)" if done else f"{mf.xc}: optimisation did NOT converge (Angstrom)"
+    out.write_text(_xyz_text(mol, comment))
+    print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
+    return mf.reset(mol)
+
+
+def _report(result: dict[str, Any]) -> None:
+    if not result["converged"]:
+        print("\nThe SCF did NOT converge: the numbers below are not a result.")
+    homo = result["mo_homo_hartree"]
+    print(f"\n  total energy       {result['energy_hartree']:.8f} Eh")
+    print(f"  HOMO               {homo * HARTREE2EV:.3f} eV")
+    print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye")
+    if result["s2"] > 1e-6:
+        print(f"  <S^2>              {result['s2']:.4f}")
+    if "gradient_hartree_per_bohr" in result:
+        print(f"  largest force      {np.abs(result['gradient_hartree_per_bohr']).max():.2e} Eh/Bohr")
+    print(f"  {result['cycles']} cycles, {result['wall_s']:.1f} s")
