@@ -1,3 +1,12 @@
-"""mlxc: machine-learned exchange-correlation functionals for PySCF."""
+"""mlxc: machine-learned exchange-correlation functionals for PySCF.
 
-__version__ = "0.1.0"
+mf = mlxc.KS(mol)        a Kohn-Sham object with the shipped functional
+mlxc.attach(mf, xc)      the same for an object that exists
+mlxc.load(name)          a shipped model or a model folder as a torch module
+"""
+
+from mlxc.models import load
+from mlxc.scf import KS, attach, converge
+from mlxc.version import __version__
+
+__all__ = ["KS", "__version__", "attach", "converge", "load"]

@@ -56,12 +56,13 @@ def make_mole(atoms: list, basis: str, charge: int = 0, spin: int | None = None)
             f"here {'an odd' if nelectron % 2 else 'an even'} number"
         )
     try:
-        return gto.M(atom=atoms, basis=basis, ecp=_ecp(basis), charge=charge, spin=spin, verbose=0)
+        return gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
     except (BasisNotFoundError, KeyError, RuntimeError) as err:
         elements = ", ".join(sorted({symbol for symbol, _ in atoms}))
         raise InputError(f"basis {basis!r} is unknown or lacks one of {elements}: {err}") from err
 
 
-def _ecp(basis: str) -> str | dict:
-    """The effective core potentials that belong to the def2 family (elements beyond Kr)."""
-    return basis if basis.lower().startswith("def2") else {}
+def _ecp(atoms: list, basis: str) -> dict[str, str]:
+    """The effective core potentials that belong to the def2 bases, which have them beyond Kr."""
+    heavy = {symbol for symbol, _ in atoms if ELEMENTS.index(symbol) > ELEMENTS.index("Kr")}
+    return dict.fromkeys(heavy, basis) if basis.lower().startswith("def2") else {}

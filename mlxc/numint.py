@@ -23,6 +23,8 @@ MAX_DERIV = 3
 #: Grid points differentiated at a time: intermediates of this length stay in the processor's cache.
 BLOCK = 8192
 _VARIABLES = {"LDA": 1, "GGA": 2, "MGGA": 3}
+#: Where the arrays without Laplacian stand among libxc's 4, 10 and 20 meta-GGA derivatives of order 1, 2 and 3.
+_MGGA_SLOTS = {1: (0, 1, 3), 2: (0, 1, 2, 6, 9, 4), 3: (0, 1, 2, 3, 5, 7, 10, 12, 15, 19)}
 _NROWS = {"LDA": 1, "GGA": 4, "MGGA": 5}
 
 
@@ -103,15 +105,9 @@ def _libxc_groups(spin: int, xctype: str, order: int) -> list[list[tuple[int, ..
     """libxc's arrays of order-th derivatives (v2rho2, v2rhosigma, ...): the variables of each column."""
     blocks = [range(2), range(2, 5), range(5, 7)] if spin else [range(1), range(1, 2), range(2, 3)]
     blocks = blocks[: _VARIABLES[xctype]]
-    # libxc sorts by the number of tau, then of sigma.
-    counts = sorted(
-        (c for c in product(range(order + 1), repeat=len(blocks)) if sum(c) == order),
-        key=lambda c: (c[2:], c[1:2]),
-    )
-    if order == 3 and xctype == "MGGA":
-        # rho2tau, rhosigmatau, rhotau2, sigma2tau, sigmatau2, tau3 stand in this order in PySCF.
-        counts = [(3, 0, 0), (2, 1, 0), (1, 2, 0), (0, 3, 0), (2, 0, 1), (1, 1, 1), (1, 0, 2), (0, 2, 1), (0, 1, 2)]
-        counts.append((0, 0, 3))
+    counts = [c for c in product(range(order + 1), repeat=len(blocks)) if sum(c) == order]
+    # libxc names the arrays without tau first, then goes by falling numbers of rho and of sigma.
+    counts.sort(key=lambda c: (any(c[2:]), [-k for k in c]))
     return [
         [sum(p, ()) for p in product(*(combinations_with_replacement(b, k) for b, k in zip(blocks, c, strict=True)))]
         for c in counts
@@ -121,7 +117,7 @@ def _libxc_groups(spin: int, xctype: str, order: int) -> list[list[tuple[int, ..
 def eval_xc(functional: Functional, rho: np.ndarray, spin: int = 0, deriv: int = 1) -> tuple:
     """(exc, vxc, fxc, kxc) as `pyscf.dft.libxc.eval_xc` returns them; orders above `deriv` are None.
 
-    For a meta-GGA vxc is (vrho, vsigma, None, vtau): there is no Laplacian.
+    For a meta-GGA the arrays that belong to the Laplacian are None: vxc is (vrho, vsigma, None, vtau).
     """
     spin = 1 if spin else 0
     x = variables(rho, spin, functional.xctype)
@@ -133,8 +129,9 @@ def eval_xc(functional: Functional, rho: np.ndarray, spin: int = 0, deriv: int =
         start += len(index)
         groups = [values[[index[c] for c in g]] for g in _libxc_groups(spin, functional.xctype, order)]
         arrays = [np.ascontiguousarray(g.T) if spin else g[0] for g in groups]
-        if order == 1 and functional.xctype == "MGGA":
-            arrays.insert(2, None)
+        if functional.xctype == "MGGA":
+            slots = _MGGA_SLOTS[order]
+            arrays = [arrays[slots.index(k)] if k in slots else None for k in range(max(slots) + 1)]
         out.append(tuple(arrays))
     return (*out, *[None] * (MAX_DERIV - deriv))
 

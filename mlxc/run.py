@@ -17,23 +17,24 @@ from mlxc.errors import InputError
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.scf import KS, converge, resolve
 
-TASKS = ("energy", "gradient", "optimize")
 
+class Progress:
+    """SCF callback: prints a line per cycle and remembers how many there were since the last reset."""
 
-def _progress(start: float):
-    def print_cycle(envs: dict[str, Any]) -> None:
-        cycle = envs.get("cycle", envs.get("imacro", 0))
-        if "e_tot" not in envs or "norm_gorb" not in envs:
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.cycles = 0
+
+    def __call__(self, envs: dict[str, Any]) -> None:
+        if "norm_gorb" not in envs:
             return
+        self.cycles += 1
         change = envs["e_tot"] - envs.get("last_hf_e", envs["e_tot"])
+        spent = time.perf_counter() - self.start
         print(
-            f"  {cycle + 1:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} "
-            f"{time.perf_counter() - start:8.1f} s",
+            f"  {self.cycles:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} {spent:8.1f} s",
             flush=True,
         )
-        envs["mf"].mlxc_cycles = cycle + 1
-
-    return print_cycle
 
 
 def _homo(mf: Any) -> float:
@@ -70,7 +71,7 @@ def run(
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
     `converged` is False and neither gradient nor optimisation is attempted.
     """
-    start = time.perf_counter()
+    progress = Progress()
     atoms = read_xyz(path)
     functional = resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
@@ -81,15 +82,16 @@ def run(
     print("  SCF         energy / Eh  change / Eh orb. gradient     time")
     mf = KS(mol, functional or xc)
     mf.max_cycle = max_cycle
-    mf.callback = _progress(start)
-    if task == "optimize":
-        mf = converge(_optimize(mf, path))
-    else:
+    mf.callback = progress
+    mf = converge(mf)
+    if task == "optimize" and mf.converged:
+        mf = _optimize(mf, path)
+        progress.cycles = 0
         mf = converge(mf)
     result = {
         "energy_hartree": float(mf.e_tot),
         "converged": bool(mf.converged),
-        "cycles": int(getattr(mf, "mlxc_cycles", 0)),
+        "cycles": progress.cycles,
         "xc": name,
         "model_hash": models.describe(xc)["sha256"] if models.exists(xc) else None,
         "basis": basis,
@@ -104,7 +106,7 @@ def run(
     if task == "optimize" and mf.converged:
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
         result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
-    result["wall_s"] = time.perf_counter() - start
+    result["wall_s"] = time.perf_counter() - progress.start
     _report(result)
     return result
 
@@ -114,9 +116,6 @@ def _optimize(mf: Any, path: Path) -> Any:
         from pyscf.geomopt.geometric_solver import kernel as optimize
     except ImportError as err:
         raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
-    mf = converge(mf)
-    if not mf.converged:
-        return mf
     done, mol = optimize(mf, assert_convergence=False, maxsteps=100)
     out = path.with_name(f"{path.stem}.opt.xyz")
     comment = f"{mf.xc} minimum (Angstrom)" if done else f"{mf.xc}: optimisation did NOT converge (Angstrom)"

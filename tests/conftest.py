@@ -1,0 +1,43 @@
+"""Shared fixtures.  Every random number in the tests comes from a fixed seed."""
+
+import numpy as np
+import pytest
+import torch
+from pyscf import gto
+
+from mlxc.neural import NeuralMetaGGA
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def shaken():
+    """A neural functional with large random weights: what no limit may break."""
+    torch.manual_seed(3)
+    functional = NeuralMetaGGA(name="shaken")
+    for parameter in functional.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return functional.requires_grad_(False)
+
+
+MOLECULES = {
+    "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0),
+    "O2": ("O 0 0 0; O 0 0 1.2075", 2),
+    "CH3": ("C 0 0 0; H 0 1.079 0; H 0.934443 -0.5395 0; H -0.934443 -0.5395 0", 1),
+    "LiH": ("Li 0 0 0; H 0 0 1.5957", 0),
+    "Ne": ("Ne 0 0 0", 0),
+}
+
+
+@pytest.fixture(scope="session")
+def mole():
+    """mole(name, basis): one of the test molecules."""
+
+    def make(name, basis="def2-svp"):
+        atom, spin = MOLECULES[name]
+        return gto.M(atom=atom, spin=spin, basis=basis, verbose=0)
+
+    return make
