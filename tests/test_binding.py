@@ -1,0 +1,168 @@
+"""Our r2SCAN through PySCF's machinery against libxc's r2SCAN: everything that an SCF object can do."""
+
+import numpy as np
+import pytest
+from pyscf import dft, gto
+from pyscf.pbc import gto as pbcgto
+from pyscf.scf import cphf
+
+import mlxc
+from mlxc.analytic import R2SCAN
+from mlxc.errors import InputError, UnknownFunctionalError
+from mlxc.numint import Backend
+
+OURS = R2SCAN()
+
+
+def pair(make):
+    """(ours, libxc's) of one kind of calculation, converged tightly on a small grid."""
+    out = []
+    for xc in (OURS, "r2scan"):
+        mf = mlxc.attach(make(), xc)
+        mf.conv_tol, mf.conv_tol_grad = 1e-11, 1e-7
+        mf.grids.level = 1
+        mf.kernel()
+        assert mf.converged
+        out.append(mf)
+    return out
+
+
+@pytest.fixture(scope="module")
+def water(mole):
+    return pair(lambda: dft.RKS(mole("H2O", "6-31g")))
+
+
+@pytest.fixture(scope="module")
+def methyl(mole):
+    return pair(lambda: dft.UKS(mole("CH3", "6-31g")))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: dft.RKS(m("H2O", "6-31g")).density_fit(),
+        lambda m: dft.RKS(m("H2O", "6-31g")).newton(),
+        lambda m: dft.RKS(m("H2O", "6-31g")).PCM(),
+        lambda m: dft.RKS(m("H2O", "6-31g")).to_uks(),
+        lambda m: dft.UKS(m("CH3", "6-31g")),
+        lambda m: dft.ROKS(m("CH3", "6-31g")),
+        lambda m: dft.GKS(m("CH3", "6-31g")),
+    ],
+    ids=["density-fit", "newton", "pcm", "to_uks", "uks", "roks", "gks"],
+)
+def test_energy_of_every_kind(make, mole):
+    ours, theirs = pair(lambda: make(mole))
+    assert isinstance(ours._numint.libxc, Backend)
+    assert ours.e_tot == pytest.approx(theirs.e_tot, abs=1e-8)
+
+
+def test_plain_pyscf_hook_gives_the_same_energy(mole, water):
+    mf = dft.RKS(mole("H2O", "6-31g")).define_xc_(OURS.eval_xc, "MGGA")
+    mf.grids.level, mf.conv_tol = 1, 1e-11
+    assert mf.kernel() == pytest.approx(water[0].e_tot, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["water", "methyl"])
+def test_gradients(kind, request):
+    ours, theirs = (mf.nuc_grad_method().kernel() for mf in request.getfixturevalue(kind))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["water", "methyl"])
+@pytest.mark.parametrize("method", ["TDA", "TDDFT"])
+def test_excitations(kind, method, request):
+    roots = []
+    for mf in request.getfixturevalue(kind):
+        td = getattr(mf, method)()
+        td.nstates = 5
+        td.conv_tol = 1e-7
+        td.kernel()
+        roots.append(td.e)
+    assert len(roots[0]) == 5
+    np.testing.assert_allclose(*roots, atol=1e-5)
+
+
+def test_tddft_gradient_needs_the_third_derivative(water):
+    gradients = []
+    for mf in water:
+        td = mf.TDA()
+        td.nstates = 2
+        td.kernel()
+        gradients.append(td.nuc_grad_method().kernel(state=1))
+    np.testing.assert_allclose(*gradients, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["water", "methyl"])
+def test_hessian(kind, request):
+    ours, theirs = (mf.Hessian().kernel() for mf in request.getfixturevalue(kind))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_static_polarizability(water):
+    values = []
+    for mf in water:
+        occupied, empty = mf.mo_coeff[:, mf.mo_occ > 0], mf.mo_coeff[:, mf.mo_occ == 0]
+        dipole = np.einsum("pa,xpq,qi->xai", empty, mf.mol.intor("int1e_r"), occupied)
+        response = mf.gen_response(hermi=1)
+
+        def induced(x, occupied=occupied, empty=empty, response=response):
+            dm = 2 * np.einsum("pa,xai,qi->xpq", empty, x.reshape(-1, empty.shape[1], occupied.shape[1]), occupied)
+            v = response(dm + dm.transpose(0, 2, 1))
+            return np.einsum("pa,xpq,qi->xai", empty, v, occupied)
+
+        x = cphf.solve(induced, mf.mo_energy, mf.mo_occ, dipole)[0]
+        values.append(-4 * np.einsum("xai,yai->xy", x, dipole))
+    assert np.linalg.eigvalsh(values[0]).min() > 1
+    np.testing.assert_allclose(*values, atol=1e-4)
+
+
+def test_stability_analysis(methyl):
+    for mf in methyl:
+        _, _, stable, _ = mf.stability(return_status=True)
+        assert stable
+
+
+@pytest.mark.parametrize("kpts", [None, [1, 1, 2]], ids=["gamma", "k-points"])
+def test_periodic_hydrogen(kpts):
+    cell = pbcgto.M(
+        a=np.eye(3) * 4.0, atom="H 0 0 0; H 0 0 0.74", basis="gth-szv", pseudo="gth-pade", verbose=0, mesh=[31] * 3
+    )
+    energies = []
+    for xc in (OURS, "r2scan"):
+        mf = cell.KS() if kpts is None else cell.KKS(kpts=cell.make_kpts(kpts))
+        mlxc.attach(mf, xc).conv_tol = 1e-10
+        energies.append(mf.kernel())
+        assert mf.converged
+    assert energies[0] == pytest.approx(energies[1], abs=1e-7)
+
+
+def test_names_unknown_to_mlxc_go_to_libxc(mole):
+    mf = mlxc.KS(mole("H2O", "sto-3g"), "pbe0")
+    want = dft.RKS(mole("H2O", "sto-3g"), xc="pbe0")
+    assert mf.kernel() == pytest.approx(want.kernel(), abs=1e-9)
+    assert abs(mlxc.attach(want, OURS).kernel() - mf.e_tot) > 1e-3
+    with pytest.raises(UnknownFunctionalError, match="nonsense"):
+        mlxc.KS(mole("H2O", "sto-3g"), "nonsense")
+
+
+def test_wrong_registration_is_named(mole):
+    mf = dft.RKS(mole("H2O", "sto-3g")).define_xc_(OURS.eval_xc, "GGA")
+    with pytest.raises(InputError, match=r'define_xc_\(functional.eval_xc, "MGGA"\)'):
+        mf.kernel()
+
+
+def test_attach_leaves_other_objects_alone(mole):
+    mf = dft.RKS(mole("H2O", "sto-3g"), xc="pbe")
+    other = mf.copy()
+    mlxc.attach(mf, OURS)
+    assert not isinstance(other._numint.libxc, Backend)
+    assert not isinstance(dft.numint.NumInt().libxc, Backend)
+
+
+def test_empty_basis_functions_far_away():
+    """A ghost atom puts grid points where there is no density at all."""
+    mol = gto.M(atom="He 0 0 0; ghost-He 0 0 40", basis="6-31g", verbose=0)
+    mf = mlxc.KS(mol, OURS)
+    mf.kernel()
+    assert mf.converged
+    assert np.isfinite(mf.get_fock()).all()
