@@ -16,6 +16,16 @@ def _squash(p: torch.Tensor) -> torch.Tensor:
     return p / torch.sqrt(1 + p * p)
 
 
+def exchange_inputs(x: Channel) -> torch.Tensor:
+    """What the exchange network sees, bounded by 1: s^2 and alpha of a spin channel, (2, S, G)."""
+    return torch.stack([_squash(x.p), _squash(x.alpha)])
+
+
+def correlation_inputs(x: Total) -> torch.Tensor:
+    """What the correlation network sees, bounded by 1: s^2, alpha, zeta^2 and r_s of the total density, (4, G)."""
+    return torch.stack([_squash(x.p), _squash(x.alpha), x.zeta**2, x.rs / (1 + x.rs)])
+
+
 class NeuralMetaGGA(Functional):
     """E_xc = sum_s int e_x,s^LDA F(F_x^r2SCAN, u_x) + int n e_c^r2SCAN exp(u_c), with u from two small networks.
 
@@ -37,12 +47,12 @@ class NeuralMetaGGA(Functional):
 
     def exchange_shift(self, x: Channel) -> torch.Tensor:
         """u_x, (S, G)."""
-        raw = self.exchange(torch.stack([_squash(x.p), _squash(x.alpha)]))
+        raw = self.exchange(exchange_inputs(x))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
     def correlation_shift(self, x: Total) -> torch.Tensor:
         """u_c, (G,)."""
-        raw = self.correlation(torch.stack([_squash(x.p), _squash(x.alpha), x.zeta**2, x.rs / (1 + x.rs)]))
+        raw = self.correlation(correlation_inputs(x))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
     def corrected(self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor) -> torch.Tensor:

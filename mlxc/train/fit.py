@@ -1,6 +1,6 @@
 """Fixed-density training of the neural meta-GGA, and its model folder.
 
-    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--epochs 300] [--seed 0]
+    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--steps 2000] [--seed 0]
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 One fifth of the molecules, chosen by graph, is kept for validation: it decides when to stop and nothing else.
@@ -13,12 +13,10 @@ import copy
 import json
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 from pyscf.data.nist import HARTREE2J
 from scipy.constants import N_A, calorie, kilo
@@ -27,14 +25,13 @@ from mlxc import models
 from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
 from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA
-from mlxc.train.cache import BASIS, ELEMENTS, GRID_LEVEL, SETS
+from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
+from mlxc.train.compress import Lattice
 from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
 
 KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Errors beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
 HUBER = 2.0
-#: Smaller mean error a set has, the more a kcal/mol counts in it.
-SET_WEIGHT = {"W4-17": 1.0, "BH76": 1.0, "G21IP": 1.0}
 
 
 @dataclass
@@ -50,80 +47,60 @@ class Molecule:
     e_pbe0: float
 
     @classmethod
-    def read(cls, path: Path) -> Molecule | None:
-        """The molecule in a cache file; None where its SCF did not converge."""
+    def read(cls, path: Path) -> Molecule:
+        """The molecule in a cache file."""
         with h5py.File(path) as f:
-            if not f.attrs["converged"]:
-                return None
             features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau")))
             weights = torch.from_numpy(f["weights"][:])
             energies = float(f.attrs["e_r2scan"]), float(f.attrs["e_pbe0"])
         channel, total = Channel(features), Total(features)
         return cls(channel, total, r2scan_enhancement(channel), r2scan_correlation(total), weights, *energies)
 
-    def __post_init__(self) -> None:
-        self.exc_r2scan = float(self.weights @ (self.channel.energy(self.fx) + self.total.n_switched * self.ec))
-
-    def energy(self, functional: NeuralMetaGGA) -> torch.Tensor:
-        """Total energy at the fixed density, Eh."""
-        density = functional.corrected(self.channel, self.total, self.fx, self.ec)
-        return self.e_r2scan - self.exc_r2scan + self.weights @ density
-
-    def size_of_correction(self, functional: NeuralMetaGGA) -> torch.Tensor:
-        """Density-weighted mean of u_c^2 and u_x^2."""
-        n = self.weights * self.total.n
-        ux = functional.exchange_shift(self.channel).square().mean(0)
-        return (n @ (ux + functional.correlation_shift(self.total).square())) / n.sum()
+    def correction(self, functional: NeuralMetaGGA) -> float:
+        """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
+        start = self.channel.energy(self.fx) + self.total.n_switched * self.ec
+        with torch.no_grad():
+            return float(self.weights @ (functional.corrected(self.channel, self.total, self.fx, self.ec) - start))
 
 
-class Trainer:
-    """Reactions, their molecules, and the loss."""
+class Dataset:
+    """Reactions whose molecules are all cached and converged, and these molecules on the shared lattice."""
 
     def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
-        self.molecules: dict[str, Molecule] = {}
-        keys = {systems[i].key for r in reactions for i in r.stoichiometry}
-        for key in sorted(keys):
-            path = cache / f"{key}.h5"
-            molecule = Molecule.read(path) if path.exists() else None
-            if molecule:
-                self.molecules[key] = molecule
-        self.terms = {(r.set, r.name): [(systems[i].key, c) for i, c in r.stoichiometry.items()] for r in reactions}
-        self.reactions = [r for r in reactions if all(k in self.molecules for k, _ in self.terms[r.set, r.name])]
+        self.systems = systems
+        paths = {systems[i].key: cache / f"{systems[i].key}.h5" for r in reactions for i in r.stoichiometry}
+        self.paths = {k: p for k, p in sorted(paths.items()) if p.exists() and _converged(p)}
+        self.reactions = [r for r in reactions if all(systems[i].key in self.paths for i in r.stoichiometry)]
+        self.left_out = len(reactions) - len(self.reactions)
+        self.index = {k: i for i, k in enumerate(self.paths)}
+        energies = []
 
-    def errors(self, reactions: list[Reaction], energies: Mapping[str, torch.Tensor | float]) -> torch.Tensor:
-        """Reaction energy minus reference, kcal/mol, (len(reactions),)."""
-        return torch.stack(
-            [
-                torch.as_tensor(sum(c * energies[k] for k, c in self.terms[r.set, r.name]) * KCAL - r.ref_kcal)
-                for r in reactions
-            ]
-        )
+        def stream():
+            for path in self.paths.values():
+                m = Molecule.read(path)
+                energies.append((m.e_r2scan, m.e_pbe0))
+                yield m.channel, m.total, m.ec, m.weights
 
-    def keys(self, reactions: list[Reaction]) -> set[str]:
-        return {k for r in reactions for k, _ in self.terms[r.set, r.name]}
+        self.lattice = Lattice.build(stream())
+        self.e_r2scan, self.e_pbe0 = torch.tensor(energies, dtype=torch.float64).T
 
-    def predict(self, functional: NeuralMetaGGA, reactions: list[Reaction]) -> torch.Tensor:
-        """Errors of the functional without derivatives, kcal/mol."""
-        with torch.no_grad():
-            return self.errors(reactions, {k: self.molecules[k].energy(functional) for k in self.keys(reactions)})
+    def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
+        """Reaction energy minus reference, kcal/mol, (len(reactions),), from total energies (M,) in Eh."""
+        matrix = torch.zeros(len(reactions), len(self.index), dtype=torch.float64)
+        for row, reaction in zip(matrix, reactions, strict=True):
+            for i, c in reaction.stoichiometry.items():
+                row[self.index[self.systems[i].key]] += c
+        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions])
 
-    def step(self, functional: NeuralMetaGGA, batch: list[Reaction], size_weight: float) -> float:
-        """Accumulate the gradient of the loss of one batch; one molecule's graph is held at a time."""
-        keys = sorted(self.keys(batch))
-        with torch.no_grad():
-            values = {k: self.molecules[k].energy(functional) for k in keys}
-        leaves = {k: v.clone().requires_grad_() for k, v in values.items()}
-        errors = self.errors(batch, leaves)
-        weight = torch.tensor([SET_WEIGHT[r.set] for r in batch])
-        loss = (
-            weight * torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=HUBER)
-        ).mean()
-        slopes = torch.autograd.grad(loss, [leaves[k] for k in keys])
-        for k, slope in zip(keys, slopes, strict=True):
-            molecule = self.molecules[k]
-            term = slope * molecule.energy(functional)
-            (term + size_weight / len(keys) * molecule.size_of_correction(functional)).backward()
-        return float(loss.detach())
+    def full_grid(self, functional: NeuralMetaGGA) -> torch.Tensor:
+        """Total energies at the fixed densities, (M,) Eh, without the lattice."""
+        corrections = [Molecule.read(p).correction(functional) for p in self.paths.values()]
+        return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
+
+
+def _converged(path: Path) -> bool:
+    with h5py.File(path) as f:
+        return bool(f.attrs["converged"])
 
 
 def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:
@@ -143,32 +120,44 @@ def by_set(reactions: list[Reaction], errors: torch.Tensor) -> dict[str, float]:
     return {s: round(float(errors[[r.set == s for r in reactions]].abs().mean()), 3) for s in sets}
 
 
-def train(trainer: Trainer, inside: list[Reaction], outside: list[Reaction], args: argparse.Namespace) -> NeuralMetaGGA:
-    """Adam with a cosine schedule; returns the functional with the best validation error."""
+def loss(errors: torch.Tensor, reactions: list[Reaction]) -> torch.Tensor:
+    """Huber loss, every set counting equally whatever its number of rows."""
+    terms = torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=HUBER)
+    sets = [r.set for r in reactions]
+    return terms @ torch.tensor([1 / sets.count(s) / len(set(sets)) for s in sets], dtype=torch.float64)
+
+
+def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: argparse.Namespace) -> NeuralMetaGGA:
+    """Adam with a cosine schedule on all rows at once; returns the functional with the best validation loss."""
     torch.manual_seed(args.seed)
-    shuffler = random.Random(args.seed)
     functional = NeuralMetaGGA(args.width, args.depth, name=args.out.name)
     optimizer = torch.optim.AdamW(functional.parameters(), lr=args.rate, weight_decay=args.decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs, eta_min=args.rate / 100)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps, eta_min=args.rate / 100)
     best, best_state = float("inf"), copy.deepcopy(functional.state_dict())
     start = time.perf_counter()
-    for epoch in range(args.epochs):
-        rows = shuffler.sample(inside, len(inside))
-        losses = []
-        for i in range(0, len(rows), args.batch):
-            optimizer.zero_grad()
-            losses.append(trainer.step(functional, rows[i : i + args.batch], args.size_weight))
-            optimizer.step()
+    for step in range(args.steps):
+        optimizer.zero_grad()
+        corrections, size = data.lattice.corrections(functional)
+        energies = data.e_r2scan + corrections
+        fit = loss(data.errors(inside, energies), inside)
+        validation = float(loss(data.errors(outside, energies.detach()), outside))
+        if validation < best:
+            best, best_state = validation, copy.deepcopy(functional.state_dict())
+        (fit + args.size_weight * size).backward()
+        optimizer.step()
         schedule.step()
-        if epoch % 5 == 4 or epoch == args.epochs - 1:
-            errors = by_set(outside, trainer.predict(functional, outside))
-            score = float(np.mean(list(errors.values())))
-            if score < best:
-                best, best_state = score, copy.deepcopy(functional.state_dict())
-            spent = time.perf_counter() - start
-            print(f"{epoch + 1:4d} loss {np.mean(losses):.3f} validation {errors} {spent:.0f} s", flush=True)
+        if step % 100 == 0 or step == args.steps - 1:
+            numbers = f"loss {fit.item():.3f} validation {validation:.3f} size {size.item():.1e}"
+            print(f"{step:5d} {numbers} {time.perf_counter() - start:.0f} s", flush=True)
     functional.load_state_dict(best_state)
     return functional
+
+
+def table(data: Dataset, reactions: list[Reaction], functional: NeuralMetaGGA) -> dict:
+    """Number of rows and mean absolute errors per set (kcal/mol) of the functional, r2SCAN and PBE0."""
+    energies = {"mlxc": data.full_grid(functional), "r2scan": data.e_r2scan, "pbe0": data.e_pbe0}
+    maes = {xc: by_set(reactions, data.errors(reactions, e)) for xc, e in energies.items()}
+    return {"rows": {s: sum(r.set == s for r in reactions) for s in maes["mlxc"]}, "mae_kcal": maes}
 
 
 def main() -> None:
@@ -177,38 +166,32 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--max-heavy", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=5e-3)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--decay", type=float, default=1e-4)
-    parser.add_argument("--size-weight", type=float, default=1.0)
+    parser.add_argument("--size-weight", type=float, default=10.0)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    systems = read_systems(args.data)
-    rows = select(read_reactions(args.data), systems, SETS, "train", ELEMENTS, args.max_heavy)
-    trainer = Trainer(rows, systems, args.cache)
-    inside, outside = split(trainer.reactions, systems, args.seed)
-    print(
-        f"{len(inside)} training rows, {len(outside)} validation rows, {len(trainer.molecules)} molecules", flush=True
-    )
-    functional = train(trainer, inside, outside, args)
-    report = {}
-    for label, part in (("training", inside), ("validation", outside)):
-        report[label] = {
-            "rows": len(part),
-            "mae_kcal": by_set(part, trainer.predict(functional, part)),
-            "mae_kcal_r2scan": by_set(
-                part, trainer.errors(part, {k: m.e_r2scan for k, m in trainer.molecules.items()})
-            ),
-            "mae_kcal_pbe0": by_set(part, trainer.errors(part, {k: m.e_pbe0 for k, m in trainer.molecules.items()})),
-        }
+    systems, reactions = read_systems(args.data), read_reactions(args.data)
+    rows = select(reactions, systems, SETS, "train", ELEMENTS, args.max_heavy)
+    data = Dataset(rows, systems, args.cache)
+    inside, outside = split(data.reactions, systems, args.seed)
+    print(f"{len(inside)} training and {len(outside)} validation rows, {data.left_out} left out", flush=True)
+    functional = train(data, inside, outside, args)
+    report = {"training": table(data, inside, functional), "validation": table(data, outside, functional)}
+    dev = [r for r in select(reactions, systems, DEV_SETS, "dev", ELEMENTS, args.max_heavy) if not r.seen_in_training]
+    unseen = Dataset(dev, systems, args.cache)
+    if unseen.reactions:
+        report["dev, not seen in training"] = table(unseen, unseen.reactions, functional)
+    settings = {k: v for k, v in vars(args).items() if k not in ("data", "cache", "out", "max_heavy")}
     card = {
-        "trained_on": f"train rows of {', '.join(SETS)} with at most {args.max_heavy} heavy atoms",
-        "protocol": f"fixed r2SCAN densities, {BASIS}, density fitting, grid level {GRID_LEVEL}",
-        "command": f"python -m mlxc.train.fit --epochs {args.epochs} --batch {args.batch} --rate {args.rate} --decay "
-        f"{args.decay} --size-weight {args.size_weight} --width {args.width} --depth {args.depth} --seed {args.seed}",
+        "trained_on": f"{len(inside)} train rows of {', '.join(SETS)} with at most {args.max_heavy} heavy atoms; "
+        f"{data.left_out} rows left out because an SCF had not converged or was not there",
+        "protocol": f"errors in kcal/mol at fixed r2SCAN densities, {BASIS}, density fitting, grid level {GRID_LEVEL}; "
+        "r2SCAN and PBE0 self-consistent in the same basis and grid",
+        "command": "python -m mlxc.train.fit " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in settings.items()),
         "errors": report,
     }
     models.save(functional, args.out, card)

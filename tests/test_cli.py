@@ -1,0 +1,151 @@
+"""The command line as a user meets it: results, and one clear line for everything that is wrong."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlxc import models
+from mlxc.cli import main
+from mlxc.neural import NeuralMetaGGA
+
+WATER = "3\n\nO 0 0 0\nH 0 0.757 0.587\nH 0 -0.757 0.587\n"
+KEYS = {
+    "energy_hartree", "converged", "cycles", "wall_s", "xc", "model_hash", "basis", "grid_level", "nelectron",
+    "mo_homo_hartree", "s2", "dipole_debye",
+}  # fmt: skip
+
+
+@pytest.fixture
+def water(tmp_path):
+    path = tmp_path / "water.xyz"
+    path.write_text(WATER)
+    return path
+
+
+def refused(capsys, *argv):
+    """The one line on standard error of a command that must exit with status 2."""
+    assert main([str(a) for a in argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("mlxc: error: ")
+    return lines[0]
+
+
+def test_energy_with_the_default_model(water, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert main(["run", str(water), "--basis", "def2-svp", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result.keys() >= KEYS
+    assert result["converged"]
+    assert result["xc"] == models.DEFAULT
+    assert result["model_hash"] == models.describe()["sha256"]
+    assert -76.6 < result["energy_hartree"] < -76.2
+    assert sum(x**2 for x in result["dipole_debye"]) ** 0.5 == pytest.approx(2.0, abs=0.4)
+    printed = capsys.readouterr().out
+    assert "total energy" in printed
+    assert printed.count(" s\n") > result["cycles"]
+
+
+def test_gradient_and_optimize(tmp_path):
+    path = tmp_path / "h2.xyz"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    out = tmp_path / "out.json"
+    arguments = ["run", str(path), "--basis", "def2-svp", "--json", str(out)]
+    assert main([*arguments, "--task", "gradient"]) == 0
+    before = json.loads(out.read_text())
+    assert before["gradient_hartree_per_bohr"][1][2] > 0.01
+    assert main([*arguments, "--task", "optimize"]) == 0
+    after = json.loads(out.read_text())
+    assert after["energy_hartree"] < before["energy_hartree"]
+    assert abs(after["gradient_hartree_per_bohr"][1][2]) < 5e-4
+    assert (tmp_path / "h2.opt.xyz").read_text().startswith("2\n")
+
+
+def test_unconverged_scf_has_status_3_and_says_so(water, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert main(["run", str(water), "--xc", "pbe", "--basis", "sto-3g", "--max-cycle", "1", "--json", str(out)]) == 3
+    assert json.loads(out.read_text())["converged"] is False
+    assert "NOT converge" in capsys.readouterr().out
+
+
+def test_unknown_functional(water, capsys):
+    assert "'nonsense'" in refused(capsys, "run", water, "--xc", "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "number of atoms"),
+        ("3\n\nO 0 0 0\n", "announces 3 atoms and has 1"),
+        ("1\n\nO 0 zero 0\n", "line 3"),
+        ("1\n\nXx 0 0 0\n", "'Xx' is not an element"),
+        (b"\xff\xfe\x00\x01", "not text"),
+    ],
+)
+def test_unreadable_geometry(tmp_path, capsys, text, reason):
+    path = tmp_path / "bad.xyz"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert reason in refused(capsys, "run", path)
+
+
+def test_missing_file(tmp_path, capsys):
+    assert "No such file" in refused(capsys, "run", tmp_path / "absent.xyz")
+
+
+def test_impossible_spin_and_charge(water, capsys):
+    assert "unpaired" in refused(capsys, "run", water, "--charge", 1, "--spin", 0)
+    assert "unpaired" in refused(capsys, "run", water, "--spin", 12)
+    assert "electrons" in refused(capsys, "run", water, "--charge", 10)
+
+
+def test_missing_basis(tmp_path, capsys):
+    path = tmp_path / "u.xyz"
+    path.write_text("1\n\nU 0 0 0\n")
+    assert "lacks one of U" in refused(capsys, "run", path, "--basis", "6-31g")
+    assert "'nobasis' is unknown" in refused(capsys, "run", path, "--basis", "nobasis")
+
+
+def test_unwritable_output(water, tmp_path, capsys):
+    assert "cannot write" in refused(
+        capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", tmp_path / "no" / "out.json"
+    )
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json"])
+def test_damaged_model(water, tmp_path, capsys, damage):
+    folder = tmp_path / "model"
+    models.save(NeuralMetaGGA(width=4, depth=1, name="small"), folder, card={})
+    assert models.load(folder).name == "small"
+    weights = folder / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif damage == "truncate":
+        weights.write_bytes(content[:-8])
+    elif damage == "remove":
+        weights.unlink()
+    else:
+        (folder / "model.json").write_text("{")
+    assert "install the model again" in refused(capsys, "run", water, "--xc", folder)
+
+
+def test_models_lists_and_describes(capsys):
+    assert main(["models"]) == 0
+    assert f"{models.DEFAULT} (default)" in capsys.readouterr().out
+    assert main(["models", "default"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"]["errors"]
+    assert "no model" in refused(capsys, "models", "absent")
+
+
+def test_no_traceback_in_a_real_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mlxc.cli", "run", str(tmp_path / "absent.xyz")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

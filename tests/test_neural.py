@@ -1,0 +1,115 @@
+"""The shipped model: potential, kernel and gradient are derivatives of the energy; SCF behaves."""
+
+import numpy as np
+import pytest
+import torch
+from pyscf import dft, gto
+from test_analytic import random_rho
+
+import mlxc
+from mlxc.analytic import R2SCAN
+from mlxc.features import Features, GridMap
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mlxc.load("default")
+
+
+def test_it_is_trained(model, rng):
+    rho = random_rho(rng, 1)
+    ours, start = model.eval_xc("", rho, 1)[0], R2SCAN().eval_xc("", rho, 1)[0]
+    assert 1e-3 < np.abs(ours / start - 1).max() < 1
+
+
+@pytest.mark.parametrize("spin", [0, 1])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivatives_by_differences(model, spin, order, rng):
+    """Each order against central differences of the one before it, in PySCF's own variables."""
+    ni = mlxc.attach(dft.RKS(gto.M(atom="He", verbose=0)), model)._numint
+    rho = random_rho(rng, spin, points=60, low=-3, high=1)
+    flat = rho.reshape(-1, 60)
+    got = ni.eval_xc_eff("", rho, deriv=order)[order].reshape(len(flat), -1, 60)
+
+    def lower(x):
+        out = ni.eval_xc_eff("", x.reshape(rho.shape), deriv=order - 1)[order - 1]
+        # The zeroth order is the energy per particle; its derivative partner is the energy per volume.
+        return out * x.reshape(1 + spin, 5, 60)[:, 0].sum(0) if order == 1 else out.reshape(-1, 60)
+
+    scale = np.abs(got).max()
+    assert scale > 1e-3
+    for i in range(len(flat)):
+        step = 1e-4 * np.maximum(np.abs(flat[i]), 1e-3 * flat[0])
+        values = []
+        for sign in (1, -1, 2, -2):
+            moved = flat.copy()
+            moved[i] += sign * step
+            values.append(lower(moved))
+        want = (8 * (values[0] - values[1]) - (values[2] - values[3])) / (12 * step)
+        error = np.abs(got[i] - want) / (np.abs(want) + 1e-6 * np.abs(got[i]).max(axis=0) + 1e-10)
+        # r2SCAN's interpolation has a kink in its higher derivatives at alpha = 2.5: a few points may sit on it.
+        assert np.quantile(error, 0.95) < 1e-5
+
+
+def test_potential_matrix_is_the_derivative_of_the_energy(model, mole):
+    """dE/dD through GridMap and PySCF's nr_rks agree, and with differences of the energy."""
+    mol = mole("H2O")
+    mf = mlxc.KS(mol, model)
+    mf.grids.level = 1
+    mf.kernel()
+    dm = mf.make_rdm1()
+    _, energy, vmat = mf._numint.nr_rks(mol, mf.grids, mf.xc, dm)
+    grid, weights = GridMap(mol, mf.grids.coords), torch.from_numpy(mf.grids.weights)
+    half = torch.from_numpy(dm[None] / 2)
+    leaves = [x.requires_grad_() for x in vars(grid(half)).values()]
+    ours = weights @ model.energy_density(Features(*leaves))
+    assert float(ours.detach()) == pytest.approx(energy, abs=1e-8)
+    v = grid.vjp(half, Features(*torch.autograd.grad(ours, leaves)))[0].numpy() / 2
+    np.testing.assert_allclose(v, vmat, atol=1e-8)
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=dm.shape)
+    direction += direction.T
+    step = 1e-5
+    plus, minus = (mf._numint.nr_rks(mol, mf.grids, mf.xc, dm + s * step * direction)[1] for s in (1, -1))
+    assert np.sum(vmat * direction) == pytest.approx((plus - minus) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["H2O", "CH3"])
+def test_gradient_by_differences(model, mole, name):
+    """With grid response the nuclear gradient is the derivative of the printed energy."""
+
+    def solve(mol):
+        mf = mlxc.KS(mol, model)
+        mf.conv_tol = 1e-12
+        mf.kernel()
+        assert mf.converged
+        return mf
+
+    mol = mole(name)
+    gradient = solve(mol).nuc_grad_method()
+    gradient.grid_response = True
+    value = gradient.kernel()[1, 1]
+    energies = []
+    for step in (2e-3, -2e-3):
+        coords = mol.atom_coords()
+        coords[1, 1] += step
+        energies.append(solve(mol.copy().set_geom_(coords, unit="Bohr")).e_tot)
+    assert value == pytest.approx((energies[0] - energies[1]) / 4e-3, abs=2e-6)
+
+
+def test_restricted_and_unrestricted_agree(model, mole):
+    closed = mlxc.KS(mole("H2O"), model)
+    closed.conv_tol = 1e-11
+    closed.kernel()
+    opened = closed.to_uks()
+    opened.kernel()
+    assert opened.e_tot == pytest.approx(closed.e_tot, abs=1e-9)
+    np.testing.assert_allclose(opened.mo_energy[0], opened.mo_energy[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["O2", "CH3", "LiH", "Ne"])
+def test_scf_converges_from_the_default_guess(model, mole, name):
+    mf = mlxc.KS(mole(name, "def2-tzvp"), model)
+    mf.grids.level = 1
+    mf.kernel()
+    assert mf.converged
