@@ -34,6 +34,11 @@ class System:
         content = json.dumps([self.charge, self.multiplicity, self.symbols, self.coords])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    @property
+    def is_atom(self) -> bool:
+        """Whether this is a neutral atom."""
+        return len(self.symbols) == 1 and self.charge == 0
+
     def mole(self, basis: str) -> gto.Mole:
         """The PySCF molecule in the given basis."""
         atoms = list(zip(self.symbols, self.coords, strict=True))
