@@ -76,7 +76,7 @@ class Channel:
 
 
 class Total:
-    """Variables of the total density on which correlation depends; all (G,).
+    """Variables of the total density on which correlation depends; all (G,), but () for zeta = 0 of a closed shell.
 
     n, n_switched (times the low-density switch), rs, zeta, p = s^2, phi and d_s (spin-scaling factors of the gradient
     and of tau_unif), the regularised alpha, and t2 = [|grad n| / (2 phi k_s n)]^2.
@@ -87,8 +87,9 @@ class Total:
         self.n_switched = self.n * switch(self.n)
         n13 = self.n ** (1 / 3)
         self.rs = (3 / (4 * math.pi)) ** (1 / 3) / n13
-        if features.multiplicity == 2:
-            self.zeta = torch.zeros_like(self.n)
+        self.closed_shell = features.multiplicity == 2
+        if self.closed_shell:
+            self.zeta = self.n.new_zeros(())
         else:
             self.zeta = (features.rho[0] - features.rho[1]) / self.n
         self.up, self.down = 1 + self.zeta, 1 - self.zeta
@@ -118,6 +119,8 @@ def _pw92_g(rs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def pw92(x: Total) -> tuple[torch.Tensor, torch.Tensor]:
     """Correlation energy per particle of the uniform gas and its derivative with respect to r_s, (G,) each."""
+    if x.closed_shell:
+        return _pw92_g(x.rs, 0)
     z4 = x.zeta**4
     f = (x.mean_power(4 / 3) - 1) / (2 ** (1 / 3) - 1)
     (e0, d0), (e1, d1), (ac, dac) = (_pw92_g(x.rs, k) for k in range(3))
@@ -141,16 +144,32 @@ def pbe_correlation(x: Total) -> torch.Tensor:
     return ec + GAMMA * phi3 * h
 
 
+class _Polynomial(torch.autograd.Function):
+    """sum_i c_i x^i with few intermediates; its derivative is the next polynomial, so it has every order."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, coefficients: tuple[float, ...]) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.coefficients = coefficients
+        value = torch.full_like(x, coefficients[-1])
+        for c in coefficients[-2::-1]:
+            value.mul_(x).add_(c)
+        return value
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        derivative = tuple(i * c for i, c in enumerate(ctx.coefficients))[1:] or (0.0,)
+        return grad * _Polynomial.apply(x, derivative), None
+
+
 def _r2scan_switch(alpha: torch.Tensor, poly: tuple, c1: float, c2: float, d: float) -> torch.Tensor:
     """The interpolation f(alpha) between the single-orbital and the slowly varying limit, in three pieces."""
     low, high = alpha.clamp(max=0.0), alpha.clamp(min=2.5)
     middle = alpha.clamp(0.0, 2.5)
-    value = torch.full_like(alpha, poly[-1])
-    for c in poly[-2::-1]:
-        value = value * middle + c
     left = torch.exp(-c1 * low / (1 - low))
     right = -d * torch.exp(c2 / (1 - high))
-    return torch.where(alpha < 0, left, torch.where(alpha > 2.5, right, value))
+    return torch.where(alpha < 0, left, torch.where(alpha > 2.5, right, _Polynomial.apply(middle, poly)))
 
 
 def r2scan_enhancement(x: Channel) -> torch.Tensor:
@@ -161,7 +180,7 @@ def r2scan_enhancement(x: Channel) -> torch.Tensor:
     h1 = 1 + k1 - k1 / (1 + mixed / k1)
     f = _r2scan_switch(x.alpha, _R2SCAN_X, 0.667, 0.8, 1.24)
     # The floor keeps p^(-1/4) finite; the exponential has long vanished there.
-    gx = -torch.expm1(-4.9479 * (x.p + 1e-12) ** -0.25)
+    gx = -torch.expm1(-4.9479 * (x.p + 1e-12).rsqrt().sqrt())
     return (h1 + f * (_H0X - h1)) * gx
 
 
@@ -173,7 +192,7 @@ def r2scan_correlation(x: Total) -> torch.Tensor:
     lda0 = -b1 / denominator
     dlda0 = b1 * (0.5 * b2 / root + b3) / denominator**2
     gc = (1 - 2.363 * (x.mean_power(4 / 3) - 1)) * (1 - x.zeta**12)
-    g_inf = (1 + 4 * chi * x.p) ** -0.25
+    g_inf = (1 + 4 * chi * x.p).rsqrt().sqrt()
     ec0 = (lda0 + b1 * torch.log1p(torch.expm1(-lda0 / b1) * (1 - g_inf))) * gc
 
     lsda, dlsda = pw92(x)
@@ -184,7 +203,7 @@ def r2scan_correlation(x: Total) -> torch.Tensor:
     df2 = sum(i * c for i, c in enumerate(_R2SCAN_C))
     bracket = 20 * x.rs * (dlda0 * gc - dlsda) - 45 * ETA * (lda0 * gc - lsda)
     dy = df2 / (27 * GAMMA * x.ds * phi3 * w1) * bracket * x.p * torch.exp(-x.p * x.p / _DP2_4)
-    ec1 = lsda + GAMMA * phi3 * torch.log1p(w1 * (1 - (1 + 4 * (y - dy)) ** -0.25))
+    ec1 = lsda + GAMMA * phi3 * torch.log1p(w1 * (1 - (1 + 4 * (y - dy)).rsqrt().sqrt()))
     f = _r2scan_switch(x.alpha, _R2SCAN_C, 0.64, 1.5, 0.7)
     return ec1 + f * (ec0 - ec1)
 

@@ -23,7 +23,7 @@ def exchange_inputs(x: Channel) -> torch.Tensor:
 
 def correlation_inputs(x: Total) -> torch.Tensor:
     """What the correlation network sees, bounded by 1: s^2, alpha, zeta^2 and r_s of the total density, (4, G)."""
-    return torch.stack([_squash(x.p), _squash(x.alpha), x.zeta**2, x.rs / (1 + x.rs)])
+    return torch.stack([_squash(x.p), _squash(x.alpha), (x.zeta**2).expand_as(x.rs), x.rs / (1 + x.rs)])
 
 
 class NeuralMetaGGA(Functional):

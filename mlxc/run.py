@@ -85,7 +85,7 @@ def run(
     mf.callback = progress
     mf = converge(mf)
     if task == "optimize" and mf.converged:
-        mf = _optimize(mf, path)
+        mf = _optimize(mf, path, name)
         progress.cycles = 0
         mf = converge(mf)
     result = {
@@ -111,14 +111,14 @@ def run(
     return result
 
 
-def _optimize(mf: Any, path: Path) -> Any:
+def _optimize(mf: Any, path: Path, name: str) -> Any:
     try:
         from pyscf.geomopt.geometric_solver import kernel as optimize
     except ImportError as err:
         raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
     done, mol = optimize(mf, assert_convergence=False, maxsteps=100)
     out = path.with_name(f"{path.stem}.opt.xyz")
-    comment = f"{mf.xc} minimum (Angstrom)" if done else f"{mf.xc}: optimisation did NOT converge (Angstrom)"
+    comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
     out.write_text(_xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
     return mf.reset(mol)

@@ -36,7 +36,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     """Make an existing Kohn-Sham object (RKS, UKS, ROKS, GKS; molecular or periodic) use `xc`; returns it.
 
     Nothing else of the object changes, so density fitting, solvent, second-order solvers, gradients and response
-    properties are PySCF's own.  Names that mlxc does not know go to libxc.
+    properties are PySCF's own.  Names that mlxc does not know go to libxc.  With a functional of mlxc `mf.xc` is empty;
+    `mf._numint.libxc.functional` is the functional.
     Raises UnknownFunctionalError, ModelFileError.
     """
     functional = resolve(xc)
@@ -46,7 +47,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         mf.xc = xc
     else:
         ni.libxc = Backend(functional)
-        mf.xc = functional.name
+        mf.xc = ""
     mf._numint = ni
     return mf
 
