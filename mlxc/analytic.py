@@ -157,7 +157,7 @@ class _Polynomial(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
         derivative = tuple(i * c for i, c in enumerate(ctx.coefficients))[1:] or (0.0,)
         return grad * _Polynomial.apply(x, derivative), None

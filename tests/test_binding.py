@@ -164,6 +164,22 @@ def test_wrong_registration_is_named(mole):
         mf.kernel()
 
 
+def test_what_pyscf_derives_from_an_attached_object(mole):
+    """Objects made after `attach` keep the functional, although libxc does not know it."""
+    want = pair(lambda: dft.RKS(mole("H2O", "def2-svp"), xc="r2scan").density_fit())[1].e_tot
+    for derive in (lambda m: m.density_fit(), lambda m: m.to_uks().density_fit(), lambda m: m.density_fit().newton()):
+        mf = derive(mlxc.KS(mole("H2O", "def2-svp"), OURS))
+        mf.grids.level, mf.conv_tol = 1, 1e-10
+        assert mf.kernel() == pytest.approx(want, abs=1e-8)
+
+
+def test_changing_mf_xc_is_an_error(mole):
+    mf = mlxc.KS(mole("H2O", "sto-3g"), OURS)
+    mf.xc = "pbe"
+    with pytest.raises(InputError, match=r"mlxc.attach\(mf, 'pbe'\)"):
+        mf.kernel()
+
+
 def test_attach_leaves_other_objects_alone(mole):
     mf = dft.RKS(mole("H2O", "sto-3g"), xc="pbe")
     other = mf.copy()

@@ -93,7 +93,22 @@ def test_deposit_is_exact_for_linear_functions(rng):
 
 def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, capsys, tmp_path):
     out = tmp_path / "tiny"
-    arguments = ["--data", folder, "--cache", cached, "--out", out, "--steps", 60, "--width", 6, "--size-weight", 0]
+    arguments = [
+        "--data",
+        folder,
+        "--cache",
+        cached,
+        "--out",
+        out,
+        "--adam-steps",
+        20,
+        "--steps",
+        100,
+        "--width",
+        6,
+        "--size-weight",
+        0,
+    ]
     monkeypatch.setattr(fit, "split", lambda rows, *_: (rows, rows))
     call(fit.main, monkeypatch, *arguments)
     errors = models.describe(out)["card"]["errors"]["training"]["mae_kcal"]
