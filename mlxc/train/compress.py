@@ -3,8 +3,8 @@
 The learned corrections depend on two (exchange) or four (correlation) bounded variables and nothing else.  A
 molecule's integral over its grid is therefore linear in the correction's values on a lattice of these variables
 (multilinear interpolation): E_x = sum_k M_k [F(node_k) - F_0(node_k)].  The M_k are summed up once per molecule; all
-molecules share the nodes.  Interpolation costs about 1 % of the correction (see tests), which training tolerates and
-which the errors on a model's card, integrated on the full grid, do not contain.
+molecules share the nodes.  The lattice must be so fine that training cannot exploit the interpolation; the errors on
+a model's card are integrated on the full grid.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array, vstack
 
 from mlxc.analytic import Channel, r2scan_enhancement
 from mlxc.limits import bounded_enhancement
 from mlxc.neural import NeuralMetaGGA, correlation_inputs, exchange_inputs
 
 #: Nodes along each network input: (s^2, alpha) and (s^2, alpha, zeta^2, r_s).
-EXCHANGE_SHAPE = (64, 64)
-CORRELATION_SHAPE = (40, 40, 5, 10)
+EXCHANGE_SHAPE = (96, 96)
+CORRELATION_SHAPE = (40, 40, 17, 24)
 #: Last node of the inputs that approach 1: s^2, alpha or r_s of about 30, beyond which hardly any energy lies.
 LAST = 0.9995
 
@@ -76,22 +77,16 @@ class Lattice:
         """From an iterable of (Channel, Total, correlation energy per particle, weights), one molecule at a time."""
         rows_x, rows_c, density = [], [], np.zeros(int(np.prod(CORRELATION_SHAPE)))
         for channel, total, ec, weights in molecules:
-            rows_x.append(_exchange_row(channel, weights))
             inputs = correlation_inputs(total)
-            rows_c.append(deposit(inputs, weights * total.n_switched * ec, CORRELATION_SHAPE))
+            rows_x.append(csr_array(_exchange_row(channel, weights)[None]))
+            rows_c.append(csr_array(deposit(inputs, weights * total.n_switched * ec, CORRELATION_SHAPE)[None]))
             density += deposit(inputs, weights * total.n, CORRELATION_SHAPE)
-        exchange, correlation = torch.from_numpy(np.array(rows_x)), torch.from_numpy(np.array(rows_c))
-        used_x, used_c = (exchange != 0).any(0), (correlation != 0).any(0)
+        exchange, used_x = _occupied(rows_x)
+        correlation, used_c = _occupied(rows_c)
         qx, qc = nodes(EXCHANGE_SHAPE)[:, used_x], nodes(CORRELATION_SHAPE)[:, used_c]
         x = SimpleNamespace(p=_unsquash(qx[0]), alpha=_unsquash(qx[1]))
         c = SimpleNamespace(p=_unsquash(qc[0]), alpha=_unsquash(qc[1]), zeta=qc[2].sqrt(), rs=qc[3] / (1 - qc[3]))
-        return cls(
-            exchange[:, used_x].contiguous(),
-            correlation[:, used_c].contiguous(),
-            torch.from_numpy(density)[used_c],
-            x,
-            c,
-        )
+        return cls(exchange, correlation, torch.from_numpy(density[used_c]), x, c)
 
     def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
         """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts, ()."""
@@ -100,6 +95,13 @@ class Lattice:
         uc = functional.correlation_shift(self.c)  # type: ignore[arg-type]
         energy = self.exchange @ (bounded_enhancement(f0, ux) - f0) + self.correlation @ torch.expm1(uc)
         return energy, ux.square().mean() + (self.density @ uc.square()) / self.density.sum()
+
+
+def _occupied(rows: list[csr_array]) -> tuple[torch.Tensor, np.ndarray]:
+    """The columns that are not empty, (M, K), and their indices, (K,)."""
+    matrix = vstack(rows, format="csc")
+    used = np.flatnonzero(np.diff(matrix.indptr))
+    return torch.from_numpy(matrix[:, used].toarray()), used
 
 
 def _exchange_row(channel: Channel, weights: torch.Tensor) -> np.ndarray:

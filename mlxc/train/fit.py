@@ -1,6 +1,6 @@
 """Fixed-density training of the neural meta-GGA, and its model folder.
 
-    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--steps 900] [--seed 0]
+    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--steps 1500] [--seed 0]
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 Fitted are reaction energies and, so that they do not drift, the total energies of neutral atoms; the size of the
@@ -205,9 +205,9 @@ def main() -> None:
     parser.add_argument("--max-heavy", type=int, default=3)
     parser.add_argument("--adam-steps", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate of Adam")
-    parser.add_argument("--steps", type=int, default=900, help="iterations of L-BFGS")
+    parser.add_argument("--steps", type=int, default=1500, help="iterations of L-BFGS")
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
-    parser.add_argument("--size-weight", type=float, default=1.0)
+    parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)
