@@ -9,7 +9,9 @@ of the machine hits neither.
 from __future__ import annotations
 
 import argparse
+import cmath
 import json
+import math
 import os
 import platform
 import time
@@ -29,18 +31,26 @@ BENZENE = [
 WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"
 
 
-def alkane(n: int) -> list:
-    """All-anti C_nH_(2n+2) from standard bond lengths and tetrahedral angles (Angstrom)."""
-    dx, dz, hx, hy, hz = 1.257, 0.445, 0.0, 0.89, 0.629
-    atoms = []
-    for i in range(n):
-        up = 1 if i % 2 else -1
-        atoms.append(("C", (i * dx, 0, up * dz)))
-        atoms += [("H", (i * dx + hx, sign * hy, up * (dz + hz))) for sign in (1, -1)]
-    for end, sign in ((0, -1), (n - 1, 1)):
-        up = 1 if end % 2 else -1
-        atoms.append(("H", (end * dx + sign * 0.89, 0, up * (dz - 0.629))))
+def perylene() -> list:
+    """C20H12 from regular hexagons: C-C 1.41, C-H 1.09 Angstrom."""
+    rings = [0j] + [1.41 * 3**0.5 * cmath.exp(1j * math.radians(a)) for a in (-30, 30, 150, 210)]
+    corners = [r + 1.41 * cmath.exp(1j * math.radians(60 * k)) for r in rings for k in range(6)]
+    carbons = list({(round(z.real, 6), round(z.imag, 6)): z for z in corners}.values())
+    atoms = [("C", (z.real, z.imag, 0)) for z in carbons]
+    for z in carbons:
+        bonds = [x - z for x in carbons if 0.1 < abs(x - z) < 1.5]
+        if len(bonds) == 2:
+            h = z - 1.09 * sum(bonds) / abs(sum(bonds))
+            atoms.append(("H", (h.real, h.imag, 0)))
     return atoms
+
+
+#: Name, atoms, basis, SCF cycles, with and without density fitting.
+CASES = (
+    ("water", WATER, "def2-tzvp", 8, (False, True)),
+    ("benzene", BENZENE, "def2-tzvp", 5, (False, True)),
+    ("perylene", perylene(), "def2-svp", 4, (True,)),
+)
 
 
 def per_cycle(mol: gto.Mole, xc: str, cycles: int, density_fit: bool) -> float:
@@ -58,24 +68,21 @@ def per_cycle(mol: gto.Mole, xc: str, cycles: int, density_fit: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xc", default="default")
-    parser.add_argument("--basis", default="def2-tzvp")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
     rows = []
-    for name, atoms, cycles in (("water", WATER, 8), ("benzene", BENZENE, 5), ("icosane", alkane(20), 3)):
-        mol = gto.M(atom=atoms, basis=args.basis, verbose=0)
-        for density_fit in (False, True):
-            if name == "icosane" and not density_fit:
-                continue
-            repeats = 1 if name == "icosane" else args.repeats
+    for name, atoms, basis, cycles, fitted in CASES:
+        mol = gto.M(atom=atoms, basis=basis, verbose=0)
+        for density_fit in fitted:
             times: dict[str, list[float]] = {args.xc: [], "r2scan": []}
-            for _ in range(repeats):
+            for _ in range(args.repeats):
                 for xc, seconds in times.items():
                     seconds.append(per_cycle(mol, xc, cycles, density_fit))
             row = {
                 "molecule": name,
+                "basis": basis,
                 "density_fit": density_fit,
                 "nao": int(mol.nao),
                 "ratio": min(times[args.xc]) / min(times["r2scan"]),
@@ -86,7 +93,7 @@ def main() -> None:
                 flush=True,
             )
     record = {
-        "command": f"python benchmarks/speed.py --xc {args.xc} --basis {args.basis} --repeats {args.repeats}",
+        "command": f"python benchmarks/speed.py --xc {args.xc} --repeats {args.repeats}",
         "reference": "PySCF r2scan, same process, PySCF's default grid (level 3)",
         "threads": lib.num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
