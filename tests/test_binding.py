@@ -7,17 +7,17 @@ from pyscf.pbc import gto as pbcgto
 from pyscf.scf import cphf
 
 import mlxc
-from mlxc.analytic import R2SCAN
+from mlxc.analytic import PBE, R2SCAN, SlaterPW92
 from mlxc.errors import InputError, UnknownFunctionalError
 from mlxc.numint import Backend
 
 OURS = R2SCAN()
 
 
-def pair(make):
+def pair(make, functional=OURS, code="r2scan"):
     """(ours, libxc's) of one kind of calculation, converged tightly on a small grid."""
     out = []
-    for xc in (OURS, "r2scan"):
+    for xc in (functional, code):
         mf = mlxc.attach(make(), xc)
         mf.conv_tol, mf.conv_tol_grad = 1e-10, 1e-6
         mf.grids.level = 1
@@ -43,12 +43,13 @@ def methyl(mole):
         lambda m: dft.RKS(m("H2O", "6-31g")).density_fit(),
         lambda m: dft.RKS(m("H2O", "6-31g")).newton(),
         lambda m: dft.RKS(m("H2O", "6-31g")).PCM(),
+        lambda m: dft.RKS(m("H2O", "6-31g")).SMD(),
         lambda m: dft.RKS(m("H2O", "6-31g")).to_uks(),
         lambda m: dft.UKS(m("CH3", "6-31g")),
         lambda m: dft.ROKS(m("CH3", "6-31g")),
         lambda m: dft.GKS(m("CH3", "6-31g")),
     ],
-    ids=["density-fit", "newton", "pcm", "to_uks", "uks", "roks", "gks"],
+    ids=["density-fit", "newton", "pcm", "smd", "to_uks", "uks", "roks", "gks"],
 )
 def test_energy_of_every_kind(make, mole):
     ours, theirs = pair(lambda: make(mole))
@@ -109,6 +110,20 @@ def test_excited_state_gradient_by_differences(water):
 def test_hessian(kind, request):
     ours, theirs = (mf.Hessian().kernel() for mf in request.getfixturevalue(kind))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("functional", "code"), [(SlaterPW92(), "slater,pw_mod"), (PBE(), "pbe")], ids=["lda", "gga"])
+def test_derivative_properties_of_lda_and_gga(functional, code, mole):
+    gradients, roots, hessians = [], [], []
+    for mf in pair(lambda: dft.UKS(mole("CH3", "sto-3g")), functional, code):
+        gradients.append(mf.nuc_grad_method().kernel())
+        td = mf.TDDFT()
+        td.nstates, td.conv_tol = 5, 1e-7
+        roots.append(td.kernel()[0])
+        hessians.append(mf.Hessian().kernel())
+    np.testing.assert_allclose(*gradients, atol=1e-6)
+    np.testing.assert_allclose(*roots, atol=1e-5)
+    np.testing.assert_allclose(*hessians, atol=1e-5)
 
 
 def test_static_polarizability(water):
