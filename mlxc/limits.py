@@ -4,7 +4,7 @@ Both corrections take an enhancement or energy that already obeys a condition an
 network, and keep the condition:
 
 - u = 0 leaves the starting point as it is;
-- `uniform_gas_gate` makes u vanish in the uniform gas, to second order in s and first order in alpha - 1;
+- `uniform_gas_gate` makes u vanish in the uniform gas, as s^2 and (alpha - 1)^2;
 - `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
 - `scaled_correlation` keeps the sign and every zero of the correlation energy.
 
