@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test slow lint
+.PHONY: run test lint
 
 run: $(INSTALLED)
 	$(BIN)/mlxc run examples/water.xyz
@@ -11,15 +11,12 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
-
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The CPU build of torch comes first, by itself, so that no other package pulls in another build.
+# torch comes first, by itself, so that no other package chooses its build.
 $(INSTALLED): setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0

@@ -21,6 +21,7 @@ from pyscf import lib
 import mlxc
 from mlxc import models
 from mlxc.run import Progress
+from mlxc.scf import second_order
 from mlxc.train.data import System, read_reactions, read_systems
 from mlxc.train.fit import KCAL
 
@@ -45,7 +46,7 @@ def solve(system: System, xc: str, basis: str, work: Path) -> dict:
     rung = "diis" if mf.converged else "none"
     cycles = count.cycles
     if not mf.converged:
-        mf = mlxc.converge(mf, mf.make_rdm1())
+        mf = second_order(mf)
         rung = "second-order" if mf.converged else "none"
     result = {"id": system.id, "rung": rung, "cycles": cycles, "energy_hartree": float(mf.e_tot)}
     partial = path.with_suffix(".tmp")

@@ -1,6 +1,6 @@
 """The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`.
 
-Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF did not converge.
+Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from mlxc.errors import MlxcError
 
 
 def _run(args: argparse.Namespace) -> int:
-    from mlxc.run import _write_json, run
+    from mlxc.run import check_writable, run, write_json
 
+    if args.json:
+        check_writable(args.json)
     result = run(args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle)
     if args.json:
-        _write_json(args.json, result)
-    return 0 if result["converged"] else 3
+        write_json(args.json, result)
+    return 0 if result["converged"] and result.get("geometry_converged", True) else 3
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 
 from pyscf import gto
@@ -10,6 +12,8 @@ from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
 
+#: Atoms closer than this (Angstrom) are a mistake in the file.
+CLOSEST = 0.1
 _SYMBOLS = frozenset(ELEMENTS[1:])
 
 
@@ -36,7 +40,13 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
             raise InputError(f"{path}, line {number}: expected a symbol and three coordinates, got {line!r}") from None
         if symbol not in _SYMBOLS:
             raise InputError(f"{path}, line {number}: {words[0]!r} is not an element")
+        if not all(map(math.isfinite, (x, y, z))):
+            raise InputError(f"{path}, line {number}: the coordinates are not numbers: {line!r}")
         atoms.append((symbol, (x, y, z)))
+    for i, (_, a) in enumerate(atoms):
+        for j, (_, b) in enumerate(atoms[:i]):
+            if math.dist(a, b) < CLOSEST:
+                raise InputError(f"{path}: atoms {j + 1} and {i + 1} lie on top of each other")
     return atoms
 
 
@@ -56,13 +66,23 @@ def make_mole(atoms: list, basis: str, charge: int = 0, spin: int | None = None)
             f"here {'an odd' if nelectron % 2 else 'an even'} number"
         )
     try:
-        return gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
+        with warnings.catch_warnings(action="ignore"):  # advice on further packages with bases
+            return gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
+    except AssertionError as err:
+        raise InputError(f"--spin {spin} unpaired electrons are more than the core potentials leave") from err
     except (BasisNotFoundError, KeyError, RuntimeError) as err:
         elements = ", ".join(sorted({symbol for symbol, _ in atoms}))
         raise InputError(f"basis {basis!r} is unknown or lacks one of {elements}: {err}") from err
 
 
 def _ecp(atoms: list, basis: str) -> dict[str, str]:
-    """The effective core potentials that belong to the def2 bases, which have them beyond Kr."""
-    heavy = {symbol for symbol, _ in atoms if ELEMENTS.index(symbol) > ELEMENTS.index("Kr")}
-    return dict.fromkeys(heavy, basis) if basis.lower().startswith("def2") else {}
+    """The effective core potentials that belong to the basis, for the elements that have one."""
+    name = basis.lower().removeprefix("ma-")
+    found = {}
+    for symbol in {symbol for symbol, _ in atoms}:
+        try:
+            if gto.basis.load_ecp(name, symbol):
+                found[symbol] = name
+        except (BasisNotFoundError, KeyError, RuntimeError):  # the usual case: none is needed
+            continue
+    return found

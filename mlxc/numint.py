@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pyscf.dft import libxc
 
 from mlxc.errors import InputError
 from mlxc.features import Features
@@ -57,7 +58,8 @@ def features_of(x: torch.Tensor, spin: int) -> Features:
     """libxc's variables, (nvar, G), as Features; missing rows are zero."""
     nspin, npair = (2, 3) if spin else (1, 1)
     zero = x.new_zeros(npair, x.shape[1])
-    rho, sigma, tau = x[:nspin], x[nspin : nspin + npair], x[nspin + npair :]
+    # A density matrix that is not positive makes slightly negative densities; they hold no energy, as zero ones.
+    rho, sigma, tau = x[:nspin].clamp(min=0), x[nspin : nspin + npair], x[nspin + npair :]
     sigma = sigma if len(sigma) else zero
     tau = tau if len(tau) else zero[:nspin]
     # A restricted total is shared equally by two spin channels.
@@ -98,7 +100,7 @@ def derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) 
     # Higher orders keep every intermediate of the lower ones.
     blocks = x.split(BLOCK // 4 ** max(deriv - 1, 0), dim=1)
     out = torch.cat([_block_derivatives(functional, b, spin, deriv) for b in blocks], dim=1)
-    n = x[: 1 + spin].sum(0)
+    n = x[: 1 + spin].clamp(min=0).sum(0)
     out[0] = torch.where(n > 0, out[0] / torch.where(n > 0, n, 1.0), 0.0)
     return out.numpy()
 
@@ -138,11 +140,42 @@ def eval_xc(functional: Functional, rho: np.ndarray, spin: int = 0, deriv: int =
     return (*out, *[None] * (MAX_DERIV - deriv))
 
 
+class Label(tuple):
+    """What `mf.xc` holds for a functional of mlxc: its name to read, an empty combination of functionals to libxc.
+
+    Some of PySCF's modules ask libxc itself whether `mf.xc` is a hybrid: no part of this is.  Where PySCF makes a new
+    NumInt and so loses the functional, libxc refuses the label, and nothing runs silently without a functional.
+    """
+
+    def __new__(cls, name: str) -> Label:
+        label = super().__new__(cls)
+        label.name = name
+        return label
+
+    name: str
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.name,)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def upper(self) -> str:
+        """No libxc functional's name is part of this one, which is what PySCF asks of its capitals."""
+        return ""
+
+    def lower(self) -> str:
+        """The name, in which PySCF looks for a dispersion correction."""
+        return self.name.lower()
+
+    __repr__ = __str__
+
+
 class Backend:
     """Stands in for `pyscf.dft.libxc` inside one NumInt object, for one functional.
 
-    No exact exchange, range separation or non-local correlation is claimed, because there is none.  The name that
-    PySCF hands round, `mf.xc`, is empty: the functional is none of libxc's, which some of PySCF's modules ask directly.
+    No exact exchange, range separation or non-local correlation is claimed, because there is none.  `mf.xc`
+    is a `Label`.
     """
 
     __version__ = "1"
@@ -167,9 +200,15 @@ class Backend:
     def eval_xc1(self, xc_code: str, rho: np.ndarray, spin: int = 0, deriv: int = 1, omega=None) -> np.ndarray:
         return derivatives(self.functional, variables(rho, spin, self.functional.xctype), spin, deriv)
 
+    @staticmethod
+    def define_xc_(ni: Any, *args, **kwargs) -> Any:
+        """PySCF's way to register another functional on `ni`, which is then libxc's again."""
+        ni.libxc = libxc
+        return libxc.define_xc_(ni, *args, **kwargs)
+
     def xc_type(self, xc_code: str) -> str:
         """The functional's type; InputError where `mf.xc` was changed and would otherwise be ignored."""
-        if xc_code:
+        if not isinstance(xc_code, Label):
             raise InputError(
                 f"mf.xc = {xc_code!r} was set on an object that uses {self.functional.name}: "
                 f"change functionals with mlxc.attach(mf, {xc_code!r})"
@@ -211,4 +250,4 @@ class Backend:
         return False
 
 
-__all__ = ["Backend", "derivatives", "eval_xc", "features_of", "variables"]
+__all__ = ["Backend", "Label", "derivatives", "eval_xc", "features_of", "variables"]

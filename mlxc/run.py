@@ -42,13 +42,17 @@ def _homo(mf: Any) -> float:
     return float(energy[occ > 0].max())
 
 
-def _write_json(path: Path, result: dict[str, Any]) -> None:
+def check_writable(path: Path) -> None:
+    """InputError where a result could not be written to `path`, before hours are spent on it."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: {path.parent} is not a folder that can be written to")
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Write the result; the file appears complete."""
     partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(result, indent=2) + "\n")
-        partial.replace(path)
-    except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}") from err
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(path)
 
 
 def _xyz_text(mol: Any, comment: str) -> str:
@@ -69,10 +73,15 @@ def run(
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
-    `converged` is False and neither gradient nor optimisation is attempted.
+    `converged` is False and neither gradient nor optimisation is attempted; `geometry_converged` likewise.
     """
     progress = Progress()
     atoms = read_xyz(path)
+    if task == "optimize" and len(atoms) < 2:
+        raise InputError(f"{path} has a single atom: there is no geometry to optimise")
+    optimised = path.with_name(f"{path.stem}.opt.xyz")
+    if task == "optimize":
+        check_writable(optimised)
     functional = resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
     name = xc if functional is None else functional.name
@@ -84,8 +93,9 @@ def run(
     mf.max_cycle = max_cycle
     mf.callback = progress
     mf = converge(mf)
+    found = None
     if task == "optimize" and mf.converged:
-        mf = _optimize(mf, path, name)
+        mf, found = _optimize(mf, optimised, name)
         progress.cycles = 0
         mf = converge(mf)
     result = {
@@ -102,8 +112,9 @@ def run(
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
     if task != "energy" and mf.converged:
-        result["gradient_hartree_per_bohr"] = mf.nuc_grad_method().kernel().tolist()
+        result["gradient_hartree_per_bohr"] = _gradient_method(mf).kernel().tolist()
     if task == "optimize" and mf.converged:
+        result["geometry_converged"] = found
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
         result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
     result["wall_s"] = time.perf_counter() - progress.start
@@ -111,17 +122,22 @@ def run(
     return result
 
 
-def _optimize(mf: Any, path: Path, name: str) -> Any:
+def _gradient_method(mf: Any) -> Any:
+    """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default."""
+    return mf.nuc_grad_method().set(grid_response=True)
+
+
+def _optimize(mf: Any, out: Path, name: str) -> tuple[Any, bool]:
+    """The calculation at the minimum, written to `out`, and whether the minimum was reached."""
     try:
         from pyscf.geomopt.geometric_solver import kernel as optimize
     except ImportError as err:
         raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
-    done, mol = optimize(mf, assert_convergence=False, maxsteps=100)
-    out = path.with_name(f"{path.stem}.opt.xyz")
+    done, mol = optimize(_gradient_method(mf), assert_convergence=False, maxsteps=100)
     comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
     out.write_text(_xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
-    return mf.reset(mol)
+    return mf.reset(mol), bool(done)
 
 
 def _report(result: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ import copy
 from typing import Any
 
 from pyscf.dft import libxc
+from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
-from mlxc.errors import UnknownFunctionalError
+from mlxc.errors import InputError, UnknownFunctionalError
 from mlxc.functional import Functional
-from mlxc.numint import Backend
+from mlxc.numint import Backend, Label
 
 
 def resolve(xc: str | Functional) -> Functional | None:
@@ -23,6 +24,8 @@ def resolve(xc: str | Functional) -> Functional | None:
     if models.exists(xc):
         return models.load(xc)
     try:
+        if not xc.strip():
+            raise ValueError("an empty name")
         libxc.parse_xc(xc)
         libxc.xc_type(xc)
     except Exception as err:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
@@ -36,18 +39,22 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     """Make an existing Kohn-Sham object (RKS, UKS, ROKS, GKS; molecular or periodic) use `xc`; returns it.
 
     Nothing else of the object changes, so density fitting, solvent, second-order solvers, gradients and response
-    properties are PySCF's own.  Names that mlxc does not know go to libxc.  With a functional of mlxc `mf.xc` is empty;
-    `mf._numint.libxc.functional` is the functional.
-    Raises UnknownFunctionalError, ModelFileError.
+    properties are PySCF's own.  Names that mlxc does not know go to libxc.  What an earlier run left in
+    the object (energy, orbitals) stays there until the next `kernel()`.
+    Raises UnknownFunctionalError, ModelFileError, and InputError for an object that is not Kohn-Sham.
     """
     functional = resolve(xc)
+    if not isinstance(mf, KohnShamDFT):
+        raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
     ni = copy.copy(mf._numint)
+    for name in [k for k in vars(ni) if callable(getattr(type(ni), k, None))]:
+        delattr(ni, name)  # a method that define_xc_ has replaced
     if functional is None:
         ni.libxc = libxc
         mf.xc = xc
     else:
         ni.libxc = Backend(functional)
-        mf.xc = ""
+        mf.xc = Label(functional.name)
     mf._numint = ni
     return mf
 
@@ -64,8 +71,11 @@ def converge(mf: Any, dm0: Any = None) -> Any:
     Its `converged` says whether it worked.
     """
     mf.kernel(dm0)
-    if mf.converged or mf.max_cycle < 2:
-        return mf
+    return mf if mf.converged or mf.max_cycle < 2 else second_order(mf)
+
+
+def second_order(mf: Any) -> Any:
+    """Go on from the orbitals of `mf` with PySCF's second-order solver; returns an equal object with the result."""
     second = mf.newton()
     second.kernel(mf.mo_coeff, mf.mo_occ)
     return second.undo_soscf()

@@ -90,6 +90,18 @@ def test_finite_from_empty_space_to_the_core(functional, code):
     assert not Backend(functional).eval_xc1(code, rows(0 * alone, functional.xctype), 0, 1)[0].any()
 
 
+@pytest.mark.parametrize("spin", [0, 1])
+def test_slightly_negative_densities_hold_nothing(spin, rng):
+    """A density matrix that is not positive makes them."""
+    rho = random_rho(rng, spin)
+    rho[..., 0, ::2] = -1e-10
+    exc, vxc, *_ = R2SCAN().eval_xc("", rho, spin)
+    assert np.isfinite(exc).all()
+    assert all(np.isfinite(v).all() for v in vxc if v is not None)
+    if spin == 0:
+        assert (exc[::2] == 0).all()
+
+
 def test_restricted_equals_two_equal_spins(rng):
     functional = R2SCAN()
     total = random_rho(rng, 0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pyscf import dft, gto
+from pyscf import dft, gto, scf
 from pyscf.pbc import gto as pbcgto
 from pyscf.scf import cphf
 
@@ -193,6 +193,40 @@ def test_changing_mf_xc_is_an_error(mole):
     mf.xc = "pbe"
     with pytest.raises(InputError, match=r"mlxc.attach\(mf, 'pbe'\)"):
         mf.kernel()
+
+
+def test_a_lost_functional_is_never_silent(mole):
+    """PySCF's converter to GKS makes a new integrator: that must not run without exchange and correlation."""
+    with pytest.raises((TypeError, ValueError, AssertionError)):
+        mlxc.KS(mole("H2O", "sto-3g"), OURS).to_gks().kernel()
+    with pytest.raises(UnknownFunctionalError):
+        mlxc.KS(mole("H2O", "sto-3g"), "")
+
+
+def test_attach_and_define_xc_replace_each_other(mole):
+    mol = mole("H2O", "sto-3g")
+    pbe0, ours = mlxc.KS(mol, "pbe0").kernel(), mlxc.KS(mol, OURS).kernel()
+    mf = dft.RKS(mol).define_xc_(OURS.eval_xc, "MGGA")
+    assert mlxc.attach(mf, "pbe0").kernel() == pytest.approx(pbe0, abs=1e-8)
+    mf = mlxc.KS(mol, PBE()).define_xc_(OURS.eval_xc, "MGGA")
+    assert mf.kernel() == pytest.approx(ours, abs=1e-8)
+
+
+def test_attach_wants_a_kohn_sham_object(mole):
+    with pytest.raises(InputError, match="not a Kohn-Sham object"):
+        mlxc.attach(scf.RHF(mole("H2O", "sto-3g")))
+
+
+def test_second_order_fallback(mole):
+    """DIIS is cut short; the second-order solver goes on to the same energy."""
+    mf = mlxc.KS(mole("H2O", "6-31g"), OURS)
+    mf.grids.level, mf.max_cycle = 1, 5
+    result = mlxc.scf.converge(mf)
+    assert result.converged
+    assert not mf.converged
+    full = mlxc.KS(mole("H2O", "6-31g"), OURS)
+    full.grids.level = 1
+    assert result.e_tot == pytest.approx(full.kernel(), abs=1e-7)
 
 
 def test_attach_leaves_other_objects_alone(mole):

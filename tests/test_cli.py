@@ -8,6 +8,7 @@ import pytest
 
 from mlxc import models
 from mlxc.cli import main
+from mlxc.geometry import make_mole
 from mlxc.neural import NeuralMetaGGA
 
 WATER = "3\n\nO 0 0 0\nH 0 0.757 0.587\nH 0 -0.757 0.587\n"
@@ -60,6 +61,7 @@ def test_gradient_and_optimize(tmp_path):
     after = json.loads(out.read_text())
     assert after["energy_hartree"] < before["energy_hartree"]
     assert abs(after["gradient_hartree_per_bohr"][1][2]) < 5e-4
+    assert after["geometry_converged"] is True
     assert (tmp_path / "h2.opt.xyz").read_text().startswith("2\n")
 
 
@@ -80,6 +82,8 @@ def test_unknown_functional(water, capsys):
         ("", "number of atoms"),
         ("3\n\nO 0 0 0\n", "announces 3 atoms and has 1"),
         ("1\n\nO 0 zero 0\n", "line 3"),
+        ("1\n\nO 0 nan 0\n", "not numbers"),
+        ("2\n\nH 0 0 0\nH 0 0 0\n", "on top of each other"),
         ("1\n\nXx 0 0 0\n", "'Xx' is not an element"),
         (b"\xff\xfe\x00\x01", "not text"),
     ],
@@ -88,6 +92,19 @@ def test_unreadable_geometry(tmp_path, capsys, text, reason):
     path = tmp_path / "bad.xyz"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert reason in refused(capsys, "run", path)
+
+
+def test_a_single_atom_has_no_geometry(tmp_path, capsys):
+    path = tmp_path / "he.xyz"
+    path.write_text("1\n\nHe 0 0 0\n")
+    assert "single atom" in refused(capsys, "run", path, "--task", "optimize")
+
+
+@pytest.mark.parametrize(
+    ("basis", "electrons"), [("def2-svp", 25), ("ma-def2-svp", 25), ("lanl2dz", 7), ("sto-3g", 53)]
+)
+def test_core_potentials_come_with_their_basis(basis, electrons):
+    assert make_mole([("I", (0, 0, 0))], basis).nelectron == electrons
 
 
 def test_missing_file(tmp_path, capsys):
@@ -108,12 +125,12 @@ def test_missing_basis(tmp_path, capsys):
 
 
 def test_unwritable_output(water, tmp_path, capsys):
-    assert "cannot write" in refused(
+    assert "not a folder" in refused(  # before anything is computed
         capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", tmp_path / "no" / "out.json"
     )
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content"])
 def test_damaged_model(water, tmp_path, capsys, damage):
     folder = tmp_path / "model"
     models.save(NeuralMetaGGA(width=4, depth=1, name="small"), folder, card={})
@@ -128,7 +145,7 @@ def test_damaged_model(water, tmp_path, capsys, damage):
     elif damage == "remove":
         weights.unlink()
     else:
-        (folder / "model.json").write_text("{")
+        (folder / "model.json").write_text({"json": "{", "content": "[]"}[damage])
     assert "install the model again" in refused(capsys, "run", water, "--xc", folder)
 
 

@@ -1,5 +1,6 @@
 """Fixed-density training from a benchmark folder to a model that loads, on four small molecules."""
 
+import dataclasses
 import json
 import sys
 
@@ -11,7 +12,7 @@ from mlxc import models
 from mlxc.errors import InputError
 from mlxc.train import cache, fit
 from mlxc.train.compress import Lattice, deposit, nodes
-from mlxc.train.data import read_reactions, read_systems, select
+from mlxc.train.data import Reaction, read_reactions, read_systems, select
 
 SYSTEMS = {
     "h": (2, ["H"], [[0, 0, 0]]),
@@ -122,12 +123,20 @@ def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, capsys
 
 
 def test_split_keeps_graphs_apart(folder):
-    systems, rows = read_systems(folder), read_reactions(folder)
-    rows = rows * 4
+    template = read_systems(folder)["h2"]
+    systems = {str(i): dataclasses.replace(template, id=str(i), graph_key=str(i // 2)) for i in range(32)}
+    rows = [Reaction("W4-17", i, {i: 1}, 0.0, "train") for i in systems]
     inside, outside = fit.split(rows, systems, seed=0)
-    assert len(inside) + len(outside) == len(rows)
-    graphs = [{i for r in part for i in r.stoichiometry if not systems[i].is_atom} for part in (inside, outside)]
+    assert len(inside) == 28
+    assert len(outside) == 4
+    graphs = [{systems[r.name].graph_key for r in part} for part in (inside, outside)]
     assert not graphs[0] & graphs[1]
+    assert fit.split(rows, systems, seed=1) != (inside, outside)
+
+
+def test_too_few_rows_are_refused(folder, cached, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="too few"):
+        call(fit.main, monkeypatch, "--data", folder, "--cache", cached, "--out", tmp_path / "m")
 
 
 def test_selection_and_broken_folders(folder, tmp_path):

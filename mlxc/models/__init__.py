@@ -51,6 +51,8 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         info = json.loads((folder / "model.json").read_text())
     except (OSError, ValueError) as err:
         raise ModelFileError(f"{folder / 'model.json'} is damaged ({err}): install the model again") from err
+    if not isinstance(info, dict) or not {"name", "config", "sha256"} <= info.keys():
+        raise ModelFileError(f"{folder / 'model.json'} is not a model's description: install the model again")
     if info.get("format") != FORMAT or info.get("family") not in FAMILIES:
         raise ModelFileError(
             f"{folder} has format {info.get('format')}, family {info.get('family')!r}; this mlxc reads format {FORMAT} "

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from pyscf import dft
 
+from mlxc.errors import InputError
 from mlxc.features import Features, GridMap
 from mlxc.scf import converge
 from mlxc.train.data import System, read_reactions, read_systems, select
@@ -100,6 +101,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for k, system in enumerate(ordered):
         path = args.out / f"{system.key}.h5"
+        if path.exists():
+            with h5py.File(path) as f:
+                if f.attrs["basis"] != args.basis:
+                    raise InputError(f"{path} was made in {f.attrs['basis']}: give {args.basis} a folder of its own")
         if not path.exists():
             start = time.perf_counter()
             outcome = "converged" if write(path, system, args.basis) else "NOT CONVERGED"

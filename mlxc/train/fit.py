@@ -25,6 +25,7 @@ from scipy.constants import N_A, calorie, kilo
 
 from mlxc import models
 from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
+from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
@@ -96,7 +97,7 @@ class Dataset:
         for row, reaction in zip(matrix, reactions, strict=True):
             for i, c in reaction.stoichiometry.items():
                 row[self.index[self.systems[i].key]] += c
-        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions])
+        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions], dtype=torch.float64)
 
     def atom_errors(self, energies: torch.Tensor) -> torch.Tensor:
         """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
@@ -217,6 +218,8 @@ def main() -> None:
     rows = select(reactions, systems, SETS, "train", ELEMENTS, args.max_heavy)
     data = Dataset(rows, systems, args.cache)
     inside, outside = split(data.reactions, systems, args.seed)
+    if not inside or not outside:
+        raise InputError(f"{len(inside)} training and {len(outside)} validation rows with cached molecules: too few")
     print(f"{len(inside)} training and {len(outside)} validation rows, {data.left_out} left out", flush=True)
     functional = train(data, inside, outside, args)
     report = {"training": table(data, inside, functional), "validation": table(data, outside, functional)}
@@ -224,6 +227,7 @@ def main() -> None:
     if dev:
         unseen = Dataset(dev, systems, args.cache)
         report["dev, not seen in training"] = table(unseen, unseen.reactions, functional)
+        report["dev, not seen in training"]["left_out"] = unseen.left_out
     settings = {k: v for k, v in vars(args).items() if k not in ("data", "cache", "out", "max_heavy")}
     card = {
         "trained_on": f"{len(inside)} train rows of {', '.join(SETS)} with at most {args.max_heavy} heavy atoms; "
