@@ -56,6 +56,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         ni.libxc = Backend(functional)
         mf.xc = Label(functional.name)
     mf._numint = ni
+    if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
+        mf._scf = attach(mf._scf, functional or xc)
     return mf
 
 

@@ -77,11 +77,12 @@ def test_cached_features_give_back_r2scan(folder, cached):
 def test_lattice_agrees_with_the_grid(cached, shaken):
     molecules = [fit.Molecule.read(p) for p in sorted(cached.glob("*.h5"))]
     lattice = Lattice.build((m.channel, m.total, m.ec, m.weights) for m in molecules)
-    energy, size = lattice.corrections(shaken)
+    energy, size, slope = lattice.corrections(shaken)
     exact = np.array([m.correction(shaken) for m in molecules])
     assert np.abs(exact).min() > 1e-3
     np.testing.assert_allclose(energy.numpy(), exact, rtol=0.03, atol=2e-4)
     assert float(size) > 0
+    assert float(slope) > 0
 
 
 def test_deposit_is_exact_for_linear_functions(rng):

@@ -163,7 +163,7 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
 
     def objective() -> torch.Tensor:
         nonlocal best, best_state
-        corrections, size = data.lattice.corrections(functional)
+        corrections, size, slope = data.lattice.corrections(functional)
         energies = data.e_r2scan + corrections
         validation = float(loss(data.errors(outside, energies.detach()), outside))
         if validation < best:
@@ -171,7 +171,9 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
         fit = loss(data.errors(inside, energies), inside)
-        value = fit + args.size_weight * size + args.atom_weight * atoms + args.decay * decay
+        value = (
+            fit + args.size_weight * size + args.slope_weight * slope + args.atom_weight * atoms + args.decay * decay
+        )
         for p, grad in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
             p.grad = grad
         return value.detach()
@@ -209,6 +211,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="iterations of L-BFGS")
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
+    parser.add_argument("--slope-weight", type=float, default=10.0)
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)
