@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="iterations of L-BFGS")
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
-    parser.add_argument("--slope-weight", type=float, default=10.0)
+    parser.add_argument("--slope-weight", type=float, default=0.0)
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)
