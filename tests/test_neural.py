@@ -26,13 +26,14 @@ def test_it_is_trained(model, rng):
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_derivatives_by_differences(model, spin, order, rng):
     """Each order against central differences of the one before it, in PySCF's own variables."""
-    ni = mlxc.attach(dft.RKS(gto.M(atom="He", verbose=0)), model)._numint
+    mf = mlxc.attach(dft.RKS(gto.M(atom="He", verbose=0)), model)
+    ni = mf._numint
     rho = random_rho(rng, spin, points=60, low=-3, high=1)
     flat = rho.reshape(-1, 60)
-    got = ni.eval_xc_eff("", rho, deriv=order)[order].reshape(len(flat), -1, 60)
+    got = ni.eval_xc_eff(mf.xc, rho, deriv=order)[order].reshape(len(flat), -1, 60)
 
     def lower(x):
-        out = ni.eval_xc_eff("", x.reshape(rho.shape), deriv=order - 1)[order - 1]
+        out = ni.eval_xc_eff(mf.xc, x.reshape(rho.shape), deriv=order - 1)[order - 1]
         # The zeroth order is the energy per particle; its derivative partner is the energy per volume.
         return out * x.reshape(1 + spin, 5, 60)[:, 0].sum(0) if order == 1 else out.reshape(-1, 60)
 
