@@ -70,8 +70,7 @@ def _block_derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv
     """Energy per volume and its unique partial derivatives up to `deriv`, one row each, (rows, G)."""
     x = x.clone().requires_grad_(deriv > 0)
     nvar = len(x)
-    with torch.set_grad_enabled(deriv > 0):
-        level: dict[tuple[int, ...], torch.Tensor] = {(): functional.energy_density(features_of(x, spin))}
+    level: dict[tuple[int, ...], torch.Tensor] = {(): functional.energy_density(features_of(x, spin))}
     rows = [level[()].detach()]
     for order in range(1, deriv + 1):
         last = order == deriv
@@ -99,7 +98,8 @@ def derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) 
         raise InputError(f"derivatives of order 0 to {MAX_DERIV} are available, not {deriv}")
     # Higher orders keep every intermediate of the lower ones.
     blocks = x.split(BLOCK // 4 ** max(deriv - 1, 0), dim=1)
-    out = torch.cat([_block_derivatives(functional, b, spin, deriv) for b in blocks], dim=1)
+    with torch.set_grad_enabled(deriv > 0):
+        out = torch.cat([_block_derivatives(functional, b, spin, deriv) for b in blocks], dim=1)
     n = x[: 1 + spin].clamp(min=0).sum(0)
     out[0] = torch.where(n > 0, out[0] / torch.where(n > 0, n, 1.0), 0.0)
     return out.numpy()

@@ -49,10 +49,13 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write the result; the file appears complete."""
+    """Write the result; the file appears complete.  Raises InputError where that fails."""
     partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        partial.replace(path)
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}") from err
 
 
 def _xyz_text(mol: Any, comment: str) -> str:
@@ -77,10 +80,10 @@ def run(
     """
     progress = Progress()
     atoms = read_xyz(path)
-    if task == "optimize" and len(atoms) < 2:
-        raise InputError(f"{path} has a single atom: there is no geometry to optimise")
     optimised = path.with_name(f"{path.stem}.opt.xyz")
     if task == "optimize":
+        if len(atoms) < 2:
+            raise InputError(f"{path} has a single atom: there is no geometry to optimise")
         check_writable(optimised)
     functional = resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)

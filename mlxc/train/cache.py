@@ -105,7 +105,7 @@ def main() -> None:
             with h5py.File(path) as f:
                 if f.attrs["basis"] != args.basis:
                     raise InputError(f"{path} was made in {f.attrs['basis']}: give {args.basis} a folder of its own")
-        if not path.exists():
+        else:
             start = time.perf_counter()
             outcome = "converged" if write(path, system, args.basis) else "NOT CONVERGED"
             print(f"{k + 1}/{len(ordered)} {system.id} {outcome} {time.perf_counter() - start:.1f} s", flush=True)

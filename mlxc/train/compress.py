@@ -88,27 +88,30 @@ class Lattice:
         c = SimpleNamespace(p=_unsquash(qc[0]), alpha=_unsquash(qc[1]), zeta=qc[2].sqrt(), rs=qc[3] / (1 - qc[3]))
         return cls(exchange, correlation, torch.from_numpy(density[used_c]), x, c)
 
-    def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh; the mean square of the shifts, (); and of their slopes, ().
-
-        Slopes are those with respect to s^2 and alpha, weighted with the energy that lies at a node: steep shifts in
-        the cores, where most of it lies, cost accuracy on every integration grid.
-        """
-        for v in (self.x.p, self.x.alpha, self.c.p, self.c.alpha):
-            v.requires_grad_(True)
-        f0 = r2scan_enhancement(self.x).detach()  # type: ignore[arg-type]
+    def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
+        """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts, ()."""
+        f0 = r2scan_enhancement(self.x)  # type: ignore[arg-type]
         ux = functional.exchange_shift(self.x)  # type: ignore[arg-type]
         uc = functional.correlation_shift(self.c)  # type: ignore[arg-type]
         energy = self.exchange @ (bounded_enhancement(f0, ux) - f0) + self.correlation @ torch.expm1(uc)
-        size = ux.square().mean() + (self.density @ uc.square()) / self.density.sum()
-        slope = _slope(ux, self.x, self.exchange) + _slope(uc, self.c, self.correlation)
-        return energy, size, slope
+        return energy, ux.square().mean() + (self.density @ uc.square()) / self.density.sum()
 
+    def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
+        """Mean square slope of the shifts with respect to s^2 and alpha, weighted with the energy at a node, ().
 
-def _slope(u: torch.Tensor, at: SimpleNamespace, energy: torch.Tensor) -> torch.Tensor:
-    weight = energy.sum(0).abs()
-    slopes = torch.autograd.grad(u.sum(), (at.p, at.alpha), create_graph=True)
-    return sum(weight @ g.square() for g in slopes) / weight.sum()
+        Steep shifts in the cores, where most of the energy lies, cost accuracy on every integration grid.
+        """
+        total = torch.zeros((), dtype=torch.float64)
+        for shift, nodes_, energy in (
+            (functional.exchange_shift, self.x, self.exchange),
+            (functional.correlation_shift, self.c, self.correlation),
+        ):
+            p, alpha = nodes_.p.clone().requires_grad_(), nodes_.alpha.clone().requires_grad_()
+            u = shift(SimpleNamespace(**{**vars(nodes_), "p": p, "alpha": alpha}))  # type: ignore[arg-type]
+            weight = energy.sum(0).abs()
+            for g in torch.autograd.grad(u.sum(), (p, alpha), create_graph=True):
+                total = total + weight @ g.square() / weight.sum()
+        return total
 
 
 def _occupied(rows: list[csr_array]) -> tuple[torch.Tensor, np.ndarray]:

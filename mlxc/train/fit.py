@@ -163,13 +163,14 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
 
     def objective() -> torch.Tensor:
         nonlocal best, best_state
-        corrections, size, slope = data.lattice.corrections(functional)
+        corrections, size = data.lattice.corrections(functional)
         energies = data.e_r2scan + corrections
         validation = float(loss(data.errors(outside, energies.detach()), outside))
         if validation < best:
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
+        slope = data.lattice.slope(functional) if args.slope_weight else 0.0
         fit = loss(data.errors(inside, energies), inside)
         value = (
             fit + args.size_weight * size + args.slope_weight * slope + args.atom_weight * atoms + args.decay * decay
