@@ -1,126 +1,131 @@
-"""Molecules squeezed onto a few shared nodes, so that an epoch of fixed-density training takes a tenth of a second.
+"""Molecules squeezed onto about a thousand points each, so that an epoch of fixed-density training takes a second.
 
-The learned corrections depend on two (exchange) or four (correlation) bounded variables and nothing else.  A
-molecule's integral over its grid is therefore linear in the correction's values on a lattice of these variables
-(multilinear interpolation): E_x = sum_k M_k [F(node_k) - F_0(node_k)].  The M_k are summed up once per molecule; all
-molecules share the nodes.  The lattice must be so fine that training cannot exploit the interpolation; the errors on
-a model's card are integrated on the full grid.
+The learned corrections depend on two (exchange) or four (correlation) bounded variables and nothing else.  The grid
+points of a molecule are therefore gathered into cells of these variables, and each cell is replaced by one point at
+its energy-weighted mean: an error of second order in the cell's size.  The cells follow the molecule's own density,
+so that molecules share no points whose neighbourhood training could exploit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, vstack
 
-from mlxc.analytic import Channel, r2scan_enhancement
+from mlxc.analytic import r2scan_enhancement
 from mlxc.limits import bounded_enhancement
 from mlxc.neural import NeuralMetaGGA, correlation_inputs, exchange_inputs
 
-#: Nodes along each network input: (s^2, alpha) and (s^2, alpha, zeta^2, r_s).
-EXCHANGE_SHAPE = (96, 96)
-CORRELATION_SHAPE = (40, 40, 17, 24)
-#: Last node of the inputs that approach 1: s^2, alpha or r_s of about 30, beyond which hardly any energy lies.
-LAST = 0.9995
+#: Cells per molecule are 2**SPLITS, of exchange and of correlation.
+SPLITS = (10, 11)
+#: Largest s^2 and alpha of a point, squashed: about 2e4.  Beyond it, in the tails, the functional is constant.
+LAST = 1 - 1e-9
+#: Points at which slopes are penalised, drawn with a probability that is proportional to the energy there.
+SLOPE_POINTS = 20000
 
 
-def _last(shape: tuple[int, ...]) -> np.ndarray:
-    last = np.full(len(shape), LAST)
-    last[2:3] = 1.0  # zeta^2 does reach 1
-    return last
+def condense(inputs: np.ndarray, weights: np.ndarray, splits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means (d, K) and sums (K,) of weights (N,) at points inputs (d, N), in K <= 2**splits cells.
 
-
-def deposit(inputs: torch.Tensor, weights: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """Spread weights (N,) at the points inputs (d, N) over a lattice, (prod(shape),); multilinear."""
-    size = np.array(shape)[:, None]
-    x = np.clip(inputs.numpy() / _last(shape)[:, None], 0, 1) * (size - 1)
-    low = np.minimum(x.astype(np.int64), size - 2)
-    fraction = x - low
-    out = np.zeros(int(np.prod(shape)))
-    for corner in product((0, 1), repeat=len(shape)):
-        up = np.array(corner)[:, None]
-        share = np.where(up, fraction, 1 - fraction).prod(0)
-        index = np.ravel_multi_index(tuple(low + up), shape)
-        out += np.bincount(index, share * weights.numpy(), minlength=len(out))
-    return out
-
-
-def nodes(shape: tuple[int, ...]) -> torch.Tensor:
-    """Network inputs at the lattice points, (d, prod(shape))."""
-    axes = [np.linspace(0, last, n) for n, last in zip(shape, _last(shape), strict=True)]
-    return torch.from_numpy(np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")]))
+    Every cell is halved at its mean, across the variable with the largest variance in it.  The first two cells are
+    those of positive and negative weights: some Lebedev grids have both.
+    """
+    cell = (weights > 0).astype(np.int64)
+    for level in range(1, splits + 1):
+        count = 2**level
+        total = np.bincount(cell, weights, count)
+        used = total != 0
+        mean, square = (
+            np.array([np.bincount(cell, weights * v, count) for v in x]) / np.where(used, total, 1)
+            for x in (inputs, inputs**2)
+        )
+        if level < splits:
+            widest = (square - mean**2).argmax(0)
+            above = inputs[widest[cell], np.arange(len(cell))] > mean[widest[cell], cell]
+            cell = 2 * cell + above
+    return mean[:, used], total[used]
 
 
 def _unsquash(q: torch.Tensor) -> torch.Tensor:
+    q = q.clamp(max=LAST)
     return q / torch.sqrt(1 - q * q)
 
 
 @dataclass
-class Lattice:
-    """The nodes that any molecule occupies, and what each molecule puts there.
+class Points:
+    """Points of all molecules: network inputs (d, K), energy weights in Eh (K,) and the molecule's index (K,)."""
 
-    exchange (M, Kx), correlation (M, Kc): energy weights, Eh; density (Kc,): electrons of all molecules together.
-    """
-
-    exchange: torch.Tensor
-    correlation: torch.Tensor
-    density: torch.Tensor
-    x: SimpleNamespace
-    c: SimpleNamespace
+    inputs: torch.Tensor
+    weights: torch.Tensor
+    molecule: torch.Tensor
 
     @classmethod
-    def build(cls, molecules) -> Lattice:
+    def join(cls, parts: list[tuple[np.ndarray, np.ndarray]]) -> Points:
+        """From one (inputs, weights) per molecule."""
+        inputs, weights = (torch.from_numpy(np.concatenate(x, axis=-1)) for x in zip(*parts, strict=True))
+        index = np.repeat(np.arange(len(parts)), [len(w) for _, w in parts])
+        return cls(inputs, weights, torch.from_numpy(index))
+
+    def variables(self) -> SimpleNamespace:
+        """p = s^2 and alpha; for correlation zeta and r_s as well; (K,) each."""
+        q = self.inputs
+        x = SimpleNamespace(p=_unsquash(q[0]), alpha=_unsquash(q[1]))
+        if len(q) == 4:
+            x.zeta, x.rs = q[2].sqrt(), q[3] / (1 - q[3])
+        return x
+
+    def energies(self, values: torch.Tensor, molecules: int) -> torch.Tensor:
+        """Sums of weights * values (K,) over each molecule, (molecules,)."""
+        return torch.zeros(molecules, dtype=torch.float64).index_add(0, self.molecule, self.weights * values)
+
+    def sample(self, number: int, rng: np.random.Generator) -> Points:
+        """Points drawn with a probability proportional to their energy."""
+        probability = self.weights.abs().numpy()
+        drawn = rng.choice(len(probability), number, p=probability / probability.sum())
+        return Points(self.inputs[:, drawn], self.weights[drawn], self.molecule[drawn])
+
+
+class Condensed:
+    """A set of molecules on their condensed points: all that training sees of them."""
+
+    def __init__(self, molecules) -> None:
         """From an iterable of (Channel, Total, correlation energy per particle, weights), one molecule at a time."""
-        rows_x, rows_c, density = [], [], np.zeros(int(np.prod(CORRELATION_SHAPE)))
+        exchange, correlation = [], []
         for channel, total, ec, weights in molecules:
-            inputs = correlation_inputs(total)
-            rows_x.append(csr_array(_exchange_row(channel, weights)[None]))
-            rows_c.append(csr_array(deposit(inputs, weights * total.n_switched * ec, CORRELATION_SHAPE)[None]))
-            density += deposit(inputs, weights * total.n, CORRELATION_SHAPE)
-        exchange, used_x = _occupied(rows_x)
-        correlation, used_c = _occupied(rows_c)
-        qx, qc = nodes(EXCHANGE_SHAPE)[:, used_x], nodes(CORRELATION_SHAPE)[:, used_c]
-        x = SimpleNamespace(p=_unsquash(qx[0]), alpha=_unsquash(qx[1]))
-        c = SimpleNamespace(p=_unsquash(qc[0]), alpha=_unsquash(qc[1]), zeta=qc[2].sqrt(), rs=qc[3] / (1 - qc[3]))
-        return cls(exchange, correlation, torch.from_numpy(density[used_c]), x, c)
+            e_x = (channel.multiplicity * weights * channel.e_lda).flatten()
+            e_c = weights * total.n_switched * ec
+            exchange.append(_condensed(exchange_inputs(channel).flatten(1), e_x, SPLITS[0]))
+            correlation.append(_condensed(correlation_inputs(total), e_c, SPLITS[1]))
+        self.molecules = len(exchange)
+        self.exchange, self.correlation = Points.join(exchange), Points.join(correlation)
+        self.x, self.c = self.exchange.variables(), self.correlation.variables()
+        self.f0 = r2scan_enhancement(self.x)  # type: ignore[arg-type]
+        rng = np.random.default_rng(0)
+        self.steep_x, self.steep_c = (p.sample(SLOPE_POINTS, rng).variables() for p in (self.exchange, self.correlation))
 
     def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
         """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts, ()."""
-        f0 = r2scan_enhancement(self.x)  # type: ignore[arg-type]
         ux = functional.exchange_shift(self.x)  # type: ignore[arg-type]
         uc = functional.correlation_shift(self.c)  # type: ignore[arg-type]
-        energy = self.exchange @ (bounded_enhancement(f0, ux) - f0) + self.correlation @ torch.expm1(uc)
-        return energy, ux.square().mean() + (self.density @ uc.square()) / self.density.sum()
+        e_x = self.exchange.energies(bounded_enhancement(self.f0, ux) - self.f0, self.molecules)
+        e_c = self.correlation.energies(torch.expm1(uc), self.molecules)
+        return e_x + e_c, ux.square().mean() + uc.square().mean()
 
     def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
-        """Mean square slope of the shifts with respect to s^2 and alpha, weighted with the energy at a node, ().
+        """Mean square slope of the shifts with respect to s^2 and alpha, weighted with the energy, ().
 
         Steep shifts in the cores, where most of the energy lies, cost accuracy on every integration grid.
         """
         total = torch.zeros((), dtype=torch.float64)
-        for shift, nodes_, energy in (
-            (functional.exchange_shift, self.x, self.exchange),
-            (functional.correlation_shift, self.c, self.correlation),
-        ):
-            p, alpha = nodes_.p.clone().requires_grad_(), nodes_.alpha.clone().requires_grad_()
-            u = shift(SimpleNamespace(**{**vars(nodes_), "p": p, "alpha": alpha}))  # type: ignore[arg-type]
-            weight = energy.sum(0).abs()
+        for shift, at in ((functional.exchange_shift, self.steep_x), (functional.correlation_shift, self.steep_c)):
+            p, alpha = at.p.clone().requires_grad_(), at.alpha.clone().requires_grad_()
+            u = shift(SimpleNamespace(**{**vars(at), "p": p, "alpha": alpha}))  # type: ignore[arg-type]
             for g in torch.autograd.grad(u.sum(), (p, alpha), create_graph=True):
-                total = total + weight @ g.square() / weight.sum()
+                total = total + g.square().mean()
         return total
 
 
-def _occupied(rows: list[csr_array]) -> tuple[torch.Tensor, np.ndarray]:
-    """The columns that are not empty, (M, K), and their indices, (K,)."""
-    matrix = vstack(rows, format="csc")
-    used = np.flatnonzero(np.diff(matrix.indptr))
-    return torch.from_numpy(matrix[:, used].toarray()), used
-
-
-def _exchange_row(channel: Channel, weights: torch.Tensor) -> np.ndarray:
-    inputs = exchange_inputs(channel).flatten(1)
-    return deposit(inputs, (channel.multiplicity * weights * channel.e_lda).flatten(), EXCHANGE_SHAPE)
+def _condensed(inputs: torch.Tensor, energies: torch.Tensor, splits: int) -> tuple[np.ndarray, np.ndarray]:
+    return condense(inputs.numpy(), energies.numpy(), splits)

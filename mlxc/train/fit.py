@@ -29,7 +29,7 @@ from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
-from mlxc.train.compress import Lattice
+from mlxc.train.compress import Condensed
 from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
 
 KCAL = HARTREE2J * N_A / (kilo * calorie)
@@ -71,7 +71,7 @@ class Molecule:
 
 
 class Dataset:
-    """Reactions whose molecules are all cached and converged, and these molecules on the shared lattice."""
+    """Reactions whose molecules are all cached and converged, and these molecules condensed to a few points."""
 
     def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
         self.systems = systems
@@ -88,7 +88,7 @@ class Dataset:
                 energies.append((m.e_r2scan, m.e_pbe0))
                 yield m.channel, m.total, m.ec, m.weights
 
-        self.lattice = Lattice.build(stream())
+        self.condensed = Condensed(stream())
         self.e_r2scan, self.e_pbe0 = torch.tensor(energies, dtype=torch.float64).T
 
     def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
@@ -108,7 +108,7 @@ class Dataset:
         return (energies[[atoms[a] for a in known]] - exact) * KCAL / charges
 
     def full_grid(self, functional: NeuralMetaGGA) -> torch.Tensor:
-        """Total energies at the fixed densities, (M,) Eh, without the lattice."""
+        """Total energies at the fixed densities, (M,) Eh, on all points."""
         corrections = [Molecule.read(p).correction(functional) for p in self.paths.values()]
         return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
 
@@ -159,18 +159,18 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
     torch.manual_seed(args.seed)
     functional = NeuralMetaGGA(args.width, args.depth, name=args.out.name)
     parameters = list(functional.parameters())
-    best, best_state = float("inf"), copy.deepcopy(functional.state_dict())
+    best, best_state, validation = float("inf"), copy.deepcopy(functional.state_dict()), float("nan")
 
     def objective() -> torch.Tensor:
-        nonlocal best, best_state
-        corrections, size = data.lattice.corrections(functional)
+        nonlocal best, best_state, validation
+        corrections, size = data.condensed.corrections(functional)
         energies = data.e_r2scan + corrections
         validation = float(loss(data.errors(outside, energies.detach()), outside))
         if validation < best:
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
-        slope = data.lattice.slope(functional) if args.slope_weight else 0.0
+        slope = data.condensed.slope(functional) if args.slope_weight else 0.0
         fit = loss(data.errors(inside, energies), inside)
         value = (
             fit + args.size_weight * size + args.slope_weight * slope + args.atom_weight * atoms + args.decay * decay
@@ -183,13 +183,13 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
     for _ in range(args.adam_steps):
         objective()
         adam.step()
-    print(f"Adam {args.adam_steps:5d} objective {objective():.3f} best validation {best:.3f}", flush=True)
+    print(f"Adam {args.adam_steps:5d} objective {objective():.3f} validation {validation:.3f}", flush=True)
     lbfgs = torch.optim.LBFGS(
         parameters, max_iter=CHUNK, history_size=50, line_search_fn="strong_wolfe", tolerance_change=1e-12
     )
     for done in range(CHUNK, args.steps + 1, CHUNK):
         lbfgs.step(objective)
-        print(f"L-BFGS {done:5d} objective {objective():.3f} best validation {best:.3f}", flush=True)
+        print(f"L-BFGS {done:5d} objective {objective():.3f} validation {validation:.3f}, best {best:.3f}", flush=True)
     functional.load_state_dict(best_state)
     return functional
 
