@@ -20,6 +20,7 @@ from pyscf import lib
 
 import mlxc
 from mlxc import models
+from mlxc.files import write_atomic
 from mlxc.run import Progress
 from mlxc.scf import second_order
 from mlxc.train.data import System, read_reactions, read_systems
@@ -49,9 +50,7 @@ def solve(system: System, xc: str, basis: str, work: Path) -> dict:
         mf = second_order(mf)
         rung = "second-order" if mf.converged else "none"
     result = {"id": system.id, "rung": rung, "cycles": cycles, "energy_hartree": float(mf.e_tot)}
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(result))
-    partial.rename(path)
+    write_atomic(path, json.dumps(result))
     print(f"{system.id:24s} {rung:12s} {cycles:3d} cycles", flush=True)
     return result
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mlxc.errors import MlxcError
+from mlxc.version import __version__
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -38,6 +39,7 @@ def _models(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlxc", description="Machine-learned exchange-correlation functionals.")
+    parser.add_argument("--version", action="version", version=f"mlxc {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="a self-consistent calculation on one molecule")
     run.add_argument("file", type=Path, metavar="FILE.xyz")
@@ -62,7 +64,3 @@ def main(argv: list[str] | None = None) -> int:
     except MlxcError as err:
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

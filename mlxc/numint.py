@@ -174,8 +174,8 @@ class Label(tuple):
 class Backend:
     """Stands in for `pyscf.dft.libxc` inside one NumInt object, for one functional.
 
-    No exact exchange, range separation or non-local correlation is claimed, because there is none.  `mf.xc`
-    is a `Label`.
+    No exact exchange, range separation or non-local correlation is claimed, because there is none (`mf.nlc = "vv10"`
+    adds PySCF's).  `mf.xc` is a `Label`.
     """
 
     __version__ = "1"
@@ -219,7 +219,8 @@ class Backend:
         return False
 
     def is_nlc(self, xc_code: str) -> bool:
-        return False
+        """Only where the user has set `mf.nlc` to a name of libxc's."""
+        return not isinstance(xc_code, Label) and bool(libxc.is_nlc(xc_code))
 
     def hybrid_coeff(self, xc_code: str, spin: int = 0) -> float:
         return 0.0
@@ -228,7 +229,7 @@ class Backend:
         return 0.0, 0.0, 0.0
 
     def nlc_coeff(self, xc_code: str) -> tuple:
-        return ()
+        return () if isinstance(xc_code, Label) else libxc.nlc_coeff(xc_code)
 
     def max_deriv_order(self, xc_code: str) -> int:
         return MAX_DERIV

@@ -14,6 +14,7 @@ from pyscf.data.nist import BOHR, HARTREE2EV
 
 from mlxc import models
 from mlxc.errors import InputError
+from mlxc.files import write_atomic
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.scf import KS, converge, resolve
 
@@ -24,11 +25,15 @@ class Progress:
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.cycles = 0
+        self.second_order = False
 
     def __call__(self, envs: dict[str, Any]) -> None:
         if "norm_gorb" not in envs:
             return
         self.cycles += 1
+        if "imacro" in envs and not self.second_order:
+            self.second_order = True
+            print("  DIIS has not converged: on with PySCF's second-order solver")
         change = envs["e_tot"] - envs.get("last_hf_e", envs["e_tot"])
         spent = time.perf_counter() - self.start
         print(
@@ -46,14 +51,14 @@ def check_writable(path: Path) -> None:
     """InputError where a result could not be written to `path`, before hours are spent on it."""
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: {path.parent} is not a folder that can be written to")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """Write the result; the file appears complete.  Raises InputError where that fails."""
-    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        partial.write_text(json.dumps(result, indent=2) + "\n")
-        partial.replace(path)
+        write_atomic(path, json.dumps(result, indent=2) + "\n")
     except OSError as err:
         raise InputError(f"cannot write {path}: {err.strerror}") from err
 
@@ -95,7 +100,12 @@ def run(
     mf = KS(mol, functional or xc)
     mf.max_cycle = max_cycle
     mf.callback = progress
-    mf = converge(mf)
+    try:
+        mf = converge(mf)
+    except (NotImplementedError, RuntimeError) as err:
+        if functional is not None:
+            raise
+        raise InputError(f"PySCF cannot run {xc!r}: {err}") from err
     found = None
     if task == "optimize" and mf.converged:
         mf, found = _optimize(mf, optimised, name)

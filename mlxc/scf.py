@@ -24,14 +24,15 @@ def resolve(xc: str | Functional) -> Functional | None:
     if models.exists(xc):
         return models.load(xc)
     try:
-        if not xc.strip():
-            raise ValueError("an empty name")
         libxc.parse_xc(xc)
         libxc.xc_type(xc)
-    except Exception as err:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
+        known = bool(xc.strip())
+    except Exception:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
+        known = False
+    if not known:
         raise UnknownFunctionalError(
             f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of {', '.join(models.names())}"
-        ) from err
+        )
     return None
 
 

@@ -148,10 +148,26 @@ def test_static_polarizability(water):
     np.testing.assert_allclose(*values, atol=1e-4)
 
 
-def test_stability_analysis(methyl):
-    for mf in methyl:
-        _, _, stable, _ = mf.stability(return_status=True)
-        assert stable
+@pytest.mark.parametrize(("bond", "stable"), [(0.74, True), (2.5, False)])
+def test_stability_analysis(bond, stable):
+    """Stretched hydrogen's restricted solution is unstable towards the unrestricted one."""
+    for mf in pair(lambda: dft.RKS(gto.M(atom=f"H 0 0 0; H 0 0 {bond}", basis="6-31g", verbose=0))):
+        _, _, inside, outside = mf.stability(external=True, return_status=True)
+        assert inside
+        assert outside is stable
+
+
+def test_nonlocal_correlation_can_be_added(mole):
+    """`mf.nlc` adds PySCF's VV10 to either functional."""
+
+    def make():
+        mf = dft.RKS(mole("H2O", "sto-3g"))
+        mf.nlc, mf.nlcgrids.level = "vv10", 0
+        return mf
+
+    ours, theirs = pair(make)
+    assert ours.e_tot == pytest.approx(theirs.e_tot, abs=1e-8)
+    assert abs(ours.e_tot - pair(lambda: dft.RKS(mole("H2O", "sto-3g")))[0].e_tot) > 1e-3
 
 
 @pytest.mark.parametrize("kpts", [None, [1, 1, 2]], ids=["gamma", "k-points"])

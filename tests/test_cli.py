@@ -72,6 +72,16 @@ def test_unconverged_scf_has_status_3_and_says_so(water, tmp_path, capsys):
     assert "NOT converge" in capsys.readouterr().out
 
 
+def test_second_order_solver_is_announced(water, capsys):
+    arguments = ["--xc", "pbe", "--basis", "sto-3g", "--max-cycle", "3"]
+    assert main(["run", str(water), *arguments]) == 0
+    assert capsys.readouterr().out.count("second-order solver") == 1
+
+
+def test_functional_that_pyscf_refuses(water, capsys):
+    assert "laplacian" in refused(capsys, "run", water, "--xc", "scanl", "--basis", "sto-3g")
+
+
 def test_unknown_functional(water, capsys):
     assert "'nonsense'" in refused(capsys, "run", water, "--xc", "nonsense")
 
@@ -125,9 +135,8 @@ def test_missing_basis(tmp_path, capsys):
 
 
 def test_unwritable_output(water, tmp_path, capsys):
-    assert "not a folder" in refused(  # before anything is computed
-        capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", tmp_path / "no" / "out.json"
-    )
+    for path in (tmp_path / "no" / "out.json", tmp_path):  # before anything is computed
+        assert "a folder" in refused(capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", path)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content"])
@@ -159,7 +168,7 @@ def test_models_lists_and_describes(capsys):
 
 def test_no_traceback_in_a_real_process(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mlxc.cli", "run", str(tmp_path / "absent.xyz")],
+        [sys.executable, "-m", "mlxc", "run", str(tmp_path / "absent.xyz")],
         capture_output=True,
         text=True,
         check=False,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pyscf.dft import libxc
 from test_analytic import random_rho
 
 from mlxc.analytic import R2SCAN, Channel, SlaterPW92, Total, pw92, r2scan_enhancement
@@ -59,6 +60,8 @@ def test_uniform_gas(shaken, zeta):
     got, want = shaken.energy_density(features(rho)), SlaterPW92().energy_density(features(rho))
     # The gate vanishes with the regularisation of alpha; exactly at zeta = 0 and 1, and to rounding between.
     np.testing.assert_allclose(got, want, rtol=1e-9)
+    lyp = n * libxc.eval_xc("slater,lyp", rho[:, :4], spin=1)[0]
+    assert not np.allclose(lyp, want, rtol=1e-2)  # does not have the uniform gas's correlation
 
 
 def test_exchange_scales_uniformly_and_by_spin(shaken, rng):
@@ -73,7 +76,10 @@ def test_exchange_scales_uniformly_and_by_spin(shaken, rng):
 
 def test_spin_swap(shaken, rng):
     rho = random_rho(rng, 1)
-    np.testing.assert_allclose(shaken.energy_density(features(rho)), shaken.energy_density(features(rho[::-1].copy())))
+    f, swapped = features(rho), features(rho[::-1].copy())
+    np.testing.assert_allclose(shaken.energy_density(f), shaken.energy_density(swapped))
+    channel, other = Channel(f), Channel(swapped)  # half of the exchange is one spin's: not symmetric
+    assert not np.isclose(shaken.exchange_shift(channel)[0], shaken.exchange_shift(other)[0], rtol=1e-3).all()
 
 
 def test_correlation_is_negative_and_zero_for_one_electron(shaken, rng):

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from mlxc import models
 from mlxc.errors import InputError
 from mlxc.train import cache, fit
-from mlxc.train.compress import Lattice, deposit, nodes
+from mlxc.train.compress import Condensed, condense
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
 
 SYSTEMS = {
@@ -74,23 +74,39 @@ def test_cached_features_give_back_r2scan(folder, cached):
         assert float(xc) == pytest.approx(f.attrs["exc_r2scan"], abs=1e-5)
 
 
-def test_lattice_agrees_with_the_grid(cached, shaken):
+@pytest.mark.parametrize("which", ["shaken", "default"])
+def test_condensed_molecules_agree_with_the_grid(cached, shaken, which):
+    functional = shaken if which == "shaken" else models.load()
     molecules = [fit.Molecule.read(p) for p in sorted(cached.glob("*.h5"))]
-    lattice = Lattice.build((m.channel, m.total, m.ec, m.weights) for m in molecules)
-    energy, size = lattice.corrections(shaken)
-    exact = np.array([m.correction(shaken) for m in molecules])
-    assert np.abs(exact).min() > 1e-3
-    np.testing.assert_allclose(energy.numpy(), exact, rtol=0.03, atol=2e-4)
+    condensed = Condensed((m.channel, m.total, m.ec, m.weights) for m in molecules)
+    assert len(condensed.f0) < sum(m.channel.p.numel() for m in molecules) / 5
+    energy, size = condensed.corrections(functional)
+    exact = np.array([m.correction(functional) for m in molecules])
+    assert np.abs(exact).max() > 0.01
+    np.testing.assert_allclose(energy.numpy(), exact, atol=2e-4)
     assert float(size) > 0
-    assert lattice.slope(shaken).detach() > 0
 
 
-def test_deposit_is_exact_for_linear_functions(rng):
-    shape = (7, 5)
-    points, weights = torch.from_numpy(rng.uniform(0, 0.99, (2, 30))), torch.from_numpy(rng.normal(size=30))
-    total = deposit(points, weights, shape)
-    at_nodes = 3 + nodes(shape)[0] - 2 * nodes(shape)[1]
-    assert total @ at_nodes.numpy() == pytest.approx(float(weights @ (3 + points[0] - 2 * points[1])))
+def test_slope_is_that_of_the_shifts(cached, shaken):
+    """Against differences at the same points."""
+    molecule = fit.Molecule.read(sorted(cached.glob("*.h5"))[0])
+    condensed = Condensed([(molecule.channel, molecule.total, molecule.ec, molecule.weights)])
+    want = 0.0
+    for shift, at in ((shaken.exchange_shift, condensed.slope_x), (shaken.correlation_shift, condensed.slope_c)):
+        for name in ("p", "alpha"):
+            moved = [SimpleNamespace(**{**vars(at), name: getattr(at, name) + step}) for step in (1e-5, -1e-5)]
+            want += float(((shift(moved[0]) - shift(moved[1])) / 2e-5).square().mean())
+    assert condensed.slope(shaken).item() == pytest.approx(want, rel=1e-4)
+
+
+def test_condensing_is_exact_for_linear_functions(rng):
+    """Whatever the signs of the weights; squares come near."""
+    points, weights = rng.uniform(size=(2, 3000)), rng.normal(size=3000)
+    means, sums = condense(points, weights, 8)
+    assert len(sums) <= 256
+    assert sums @ (3 + means[0] - 2 * means[1]) == pytest.approx(weights @ (3 + points[0] - 2 * points[1]))
+    assert sums @ means[0] ** 2 == pytest.approx(weights @ points[0] ** 2, rel=0.02)
+    assert condense(points, weights, 1)[1] == pytest.approx([weights[weights < 0].sum(), weights[weights > 0].sum()])
 
 
 def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, capsys, tmp_path):

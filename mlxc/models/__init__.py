@@ -16,6 +16,7 @@ import safetensors
 import safetensors.torch
 
 from mlxc.errors import ModelFileError, UnknownFunctionalError
+from mlxc.files import write_atomic
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 
@@ -87,12 +88,6 @@ def load(name: str | os.PathLike = "default") -> Functional:
     return functional.requires_grad_(False).eval()
 
 
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:
     """Write a model folder; each file appears complete, model.json last."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,5 +101,5 @@ def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "card": card,
     }
-    _write(folder / "weights.safetensors", content)
-    _write(folder / "model.json", (json.dumps(info, indent=2) + "\n").encode())
+    write_atomic(folder / "weights.safetensors", content)
+    write_atomic(folder / "model.json", json.dumps(info, indent=2) + "\n")

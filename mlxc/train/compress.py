@@ -103,7 +103,8 @@ class Condensed:
         self.x, self.c = self.exchange.variables(), self.correlation.variables()
         self.f0 = r2scan_enhancement(self.x)  # type: ignore[arg-type]
         rng = np.random.default_rng(0)
-        self.steep_x, self.steep_c = (p.sample(SLOPE_POINTS, rng).variables() for p in (self.exchange, self.correlation))
+        self.slope_x = self.exchange.sample(SLOPE_POINTS, rng).variables()
+        self.slope_c = self.correlation.sample(SLOPE_POINTS, rng).variables()
 
     def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
         """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts, ()."""
@@ -119,7 +120,7 @@ class Condensed:
         Steep shifts in the cores, where most of the energy lies, cost accuracy on every integration grid.
         """
         total = torch.zeros((), dtype=torch.float64)
-        for shift, at in ((functional.exchange_shift, self.steep_x), (functional.correlation_shift, self.steep_c)):
+        for shift, at in ((functional.exchange_shift, self.slope_x), (functional.correlation_shift, self.slope_c)):
             p, alpha = at.p.clone().requires_grad_(), at.alpha.clone().requires_grad_()
             u = shift(SimpleNamespace(**{**vars(at), "p": p, "alpha": alpha}))  # type: ignore[arg-type]
             for g in torch.autograd.grad(u.sum(), (p, alpha), create_graph=True):
