@@ -98,6 +98,19 @@ def test_gradient_by_differences(model, mole, name):
     assert value == pytest.approx((energies[0] - energies[1]) / 4e-3, abs=2e-6)
 
 
+@pytest.mark.parametrize("name", ["H2O", "CH3"])
+def test_default_grid_is_fine_enough(model, mole, name):
+    """At PySCF's default grid: the energy is that of a fine one, and forces without its motion add up to nothing."""
+    mf = mlxc.KS(mole(name), model)
+    mf.kernel()
+    fine = dft.gen_grid.Grids(mf.mol)
+    fine.level = 6
+    integrate = mf._numint.nr_uks if mf.mol.spin else mf._numint.nr_rks
+    energies = [integrate(mf.mol, grids, mf.xc, mf.make_rdm1())[1] for grids in (mf.grids, fine.build())]
+    assert energies[0] == pytest.approx(energies[1], abs=5e-5)
+    assert np.abs(mf.nuc_grad_method().kernel().sum(0)).max() < 1e-3
+
+
 def test_restricted_and_unrestricted_agree(model, mole):
     closed = mlxc.KS(mole("H2O"), model)
     closed.conv_tol = 1e-11
