@@ -102,7 +102,7 @@ def main() -> None:
         "self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()},
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_atomic(args.out, json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 
 

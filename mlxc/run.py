@@ -148,7 +148,7 @@ def _optimize(mf: Any, out: Path, name: str) -> tuple[Any, bool]:
         raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
     done, mol = optimize(_gradient_method(mf), assert_convergence=False, maxsteps=100)
     comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
-    out.write_text(_xyz_text(mol, comment))
+    write_atomic(out, _xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
     return mf.reset(mol), bool(done)
 

@@ -96,8 +96,8 @@ class Condensed:
         for channel, total, ec, weights in molecules:
             e_x = (channel.multiplicity * weights * channel.e_lda).flatten()
             e_c = weights * total.n_switched * ec
-            exchange.append(_condensed(exchange_inputs(channel).flatten(1), e_x, SPLITS[0]))
-            correlation.append(_condensed(correlation_inputs(total), e_c, SPLITS[1]))
+            exchange.append(condense(exchange_inputs(channel).flatten(1).numpy(), e_x.numpy(), SPLITS[0]))
+            correlation.append(condense(correlation_inputs(total).numpy(), e_c.numpy(), SPLITS[1]))
         self.molecules = len(exchange)
         self.exchange, self.correlation = Points.join(exchange), Points.join(correlation)
         self.x, self.c = self.exchange.variables(), self.correlation.variables()
@@ -126,7 +126,3 @@ class Condensed:
             for g in torch.autograd.grad(u.sum(), (p, alpha), create_graph=True):
                 total = total + g.square().mean()
         return total
-
-
-def _condensed(inputs: torch.Tensor, energies: torch.Tensor, splits: int) -> tuple[np.ndarray, np.ndarray]:
-    return condense(inputs.numpy(), energies.numpy(), splits)
