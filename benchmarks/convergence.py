@@ -24,7 +24,7 @@ from mlxc.files import write_atomic
 from mlxc.run import Progress
 from mlxc.scf import second_order
 from mlxc.train.data import System, read_reactions, read_systems
-from mlxc.train.fit import KCAL
+from mlxc.train.dataset import KCAL
 
 
 class Count(Progress):

@@ -13,6 +13,7 @@ from mlxc.errors import InputError
 from mlxc.train import cache, fit
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
+from mlxc.train.dataset import Molecule, split
 
 SYSTEMS = {
     "h": (2, ["H"], [[0, 0, 0]]),
@@ -65,7 +66,7 @@ def test_a_killed_cache_run_resumes(folder, cached, monkeypatch, capsys):
 
 def test_cached_features_give_back_r2scan(folder, cached):
     systems = read_systems(folder)
-    molecule = fit.Molecule.read(cached / f"{systems['hf'].key}.h5")
+    molecule = Molecule.read(cached / f"{systems['hf'].key}.h5")
     assert float(molecule.weights @ molecule.total.n) == pytest.approx(10, abs=1e-3)
     xc = molecule.weights @ (molecule.channel.energy(molecule.fx) + molecule.total.n_switched * molecule.ec)
     import h5py
@@ -77,7 +78,7 @@ def test_cached_features_give_back_r2scan(folder, cached):
 @pytest.mark.parametrize("which", ["shaken", "default"])
 def test_condensed_molecules_agree_with_the_grid(cached, shaken, which):
     functional = shaken if which == "shaken" else models.load()
-    molecules = [fit.Molecule.read(p) for p in sorted(cached.glob("*.h5"))]
+    molecules = [Molecule.read(p) for p in sorted(cached.glob("*.h5"))]
     condensed = Condensed((m.channel, m.total, m.ec, m.weights) for m in molecules)
     assert len(condensed.f0) < sum(m.channel.p.numel() for m in molecules) / 5
     energy, size = condensed.corrections(functional)
@@ -87,16 +88,19 @@ def test_condensed_molecules_agree_with_the_grid(cached, shaken, which):
     assert float(size) > 0
 
 
-def test_slope_is_that_of_the_shifts(cached, shaken):
+def test_roughness_is_that_of_the_shifts(cached, shaken):
     """Against differences at the same points."""
-    molecule = fit.Molecule.read(sorted(cached.glob("*.h5"))[0])
+    molecule = Molecule.read(sorted(cached.glob("*.h5"))[0])
     condensed = Condensed([(molecule.channel, molecule.total, molecule.ec, molecule.weights)])
-    want = 0.0
+    slope = curvature = 0.0
     for shift, at in ((shaken.exchange_shift, condensed.slope_x), (shaken.correlation_shift, condensed.slope_c)):
         for name in ("p", "alpha"):
             moved = [SimpleNamespace(**{**vars(at), name: getattr(at, name) + step}) for step in (1e-5, -1e-5)]
-            want += float(((shift(moved[0]) - shift(moved[1])) / 2e-5).square().mean())
-    assert condensed.slope(shaken).item() == pytest.approx(want, rel=1e-4)
+            slope += float(((shift(moved[0]) - shift(moved[1])) / 2e-5).square().mean())
+        moved = [SimpleNamespace(**{**vars(at), "alpha": at.alpha + step}) for step in (1e-3, 0, -1e-3)]
+        curvature += float(((shift(moved[0]) - 2 * shift(moved[1]) + shift(moved[2])) / 1e-6).square().mean())
+    got = [x.item() for x in condensed.roughness(shaken)]
+    assert got == pytest.approx([slope, curvature], rel=1e-3)
 
 
 def test_condensing_is_exact_for_linear_functions(rng):
@@ -129,12 +133,12 @@ def test_split_keeps_graphs_apart(folder):
     template = read_systems(folder)["h2"]
     systems = {str(i): dataclasses.replace(template, id=str(i), graph_key=str(i // 2)) for i in range(32)}
     rows = [Reaction("W4-17", i, {i: 1}, 0.0, "train") for i in systems]
-    inside, outside = fit.split(rows, systems, seed=0)
+    inside, outside = split(rows, systems, seed=0)
     assert len(inside) == 28
     assert len(outside) == 4
     graphs = [{systems[r.name].graph_key for r in part} for part in (inside, outside)]
     assert not graphs[0] & graphs[1]
-    assert fit.split(rows, systems, seed=1) != (inside, outside)
+    assert split(rows, systems, seed=1) != (inside, outside)
 
 
 def test_too_few_rows_are_refused(folder, cached, monkeypatch, tmp_path):

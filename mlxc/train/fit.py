@@ -13,26 +13,17 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import random
-from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import torch
-from pyscf.data import elements
-from pyscf.data.nist import HARTREE2J
-from scipy.constants import N_A, calorie, kilo
 
 from mlxc import models
-from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
 from mlxc.errors import InputError
-from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
-from mlxc.train.compress import Condensed
-from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
+from mlxc.train.data import Reaction, read_reactions, read_systems, select
+from mlxc.train.dataset import Dataset, split
 
-KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Errors beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
 HUBER = 2.0
 #: Iterations of L-BFGS between two lines of output.
@@ -41,106 +32,10 @@ CHUNK = 100
 SET_WEIGHT = {"W4-17": 3.0, "BH76": 1.0, "G21IP": 1.0}
 
 
-@dataclass
-class Molecule:
-    """One cached molecule: variables and r2SCAN parts on its grid, and total energies in Eh."""
-
-    channel: Channel
-    total: Total
-    fx: torch.Tensor
-    ec: torch.Tensor
-    weights: torch.Tensor
-    e_r2scan: float
-    e_pbe0: float
-
-    @classmethod
-    def read(cls, path: Path) -> Molecule:
-        """The molecule in a cache file."""
-        with h5py.File(path) as f:
-            features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau")))
-            weights = torch.from_numpy(f["weights"][:])
-            energies = float(f.attrs["e_r2scan"]), float(f.attrs["e_pbe0"])
-        channel, total = Channel(features), Total(features)
-        return cls(channel, total, r2scan_enhancement(channel), r2scan_correlation(total), weights, *energies)
-
-    def correction(self, functional: NeuralMetaGGA) -> float:
-        """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
-        start = self.channel.energy(self.fx) + self.total.n_switched * self.ec
-        with torch.no_grad():
-            return float(self.weights @ (functional.corrected(self.channel, self.total, self.fx, self.ec) - start))
-
-
-class Dataset:
-    """Reactions whose molecules are all cached and converged, and these molecules condensed to a few points."""
-
-    def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
-        self.systems = systems
-        paths = {systems[i].key: cache / f"{systems[i].key}.h5" for r in reactions for i in r.stoichiometry}
-        self.paths = {k: p for k, p in sorted(paths.items()) if p.exists() and _converged(p)}
-        self.reactions = [r for r in reactions if all(systems[i].key in self.paths for i in r.stoichiometry)]
-        self.left_out = len(reactions) - len(self.reactions)
-        self.index = {k: i for i, k in enumerate(self.paths)}
-        energies = []
-
-        def stream():
-            for path in self.paths.values():
-                m = Molecule.read(path)
-                energies.append((m.e_r2scan, m.e_pbe0))
-                yield m.channel, m.total, m.ec, m.weights
-
-        self.condensed = Condensed(stream())
-        self.e_r2scan, self.e_pbe0 = torch.tensor(energies, dtype=torch.float64).T
-
-    def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
-        """Reaction energy minus reference, kcal/mol, (len(reactions),), from total energies (M,) in Eh."""
-        matrix = torch.zeros(len(reactions), len(self.index), dtype=torch.float64)
-        for row, reaction in zip(matrix, reactions, strict=True):
-            for i, c in reaction.stoichiometry.items():
-                row[self.index[self.systems[i].key]] += c
-        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions], dtype=torch.float64)
-
-    def atom_errors(self, energies: torch.Tensor) -> torch.Tensor:
-        """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
-        atoms = {s.symbols[0]: self.index[s.key] for s in self.systems.values() if s.key in self.index and s.is_atom}
-        known = [a for a in sorted(atoms) if a in ATOMS]
-        exact = torch.tensor([ATOMS[a] for a in known], dtype=torch.float64)
-        charges = torch.tensor([elements.charge(a) for a in known])
-        return (energies[[atoms[a] for a in known]] - exact) * KCAL / charges
-
-    def full_grid(self, functional: NeuralMetaGGA) -> torch.Tensor:
-        """Total energies at the fixed densities, (M,) Eh, on all points."""
-        corrections = [Molecule.read(p).correction(functional) for p in self.paths.values()]
-        return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
-
-
-def _converged(path: Path) -> bool:
-    with h5py.File(path) as f:
-        return bool(f.attrs["converged"])
-
-
-def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:
-    """Training and validation rows: an eighth of the molecular graphs is kept out of training.
-
-    Atoms occur in most rows and are always allowed; a row with any kept-out molecule is for validation.
-    """
-    graphs = sorted({systems[i].graph_key for r in reactions for i in r.stoichiometry if len(systems[i].symbols) > 1})
-    out = set(random.Random(seed).sample(graphs, len(graphs) // 8))
-    inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
-    return inside, [r for r in reactions if r not in inside]
-
-
 def by_set(reactions: list[Reaction], errors: torch.Tensor) -> dict[str, float]:
     """Mean absolute error per set, kcal/mol."""
     sets = sorted({r.set for r in reactions})
     return {s: round(float(errors[[r.set == s for r in reactions]].abs().mean()), 3) for s in sets}
-
-
-#: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,
-#: Phys. Rev. A 47, 3649 (1993); Chakravorty, Davidson, J. Phys. Chem. 100, 6167 (1996).
-ATOMS = {
-    "H": -0.5, "He": -2.903724, "B": -24.65391, "C": -37.8450, "N": -54.5892, "O": -75.0673, "F": -99.7339,
-    "Ne": -128.9376, "Si": -289.359, "P": -341.259, "S": -398.110, "Cl": -460.148,
-}  # fmt: skip
 
 
 def loss(errors: torch.Tensor, reactions: list[Reaction]) -> torch.Tensor:
@@ -170,10 +65,14 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
-        slope = data.condensed.slope(functional) if args.slope_weight else 0.0
-        fit = loss(data.errors(inside, energies), inside)
+        slope, curvature = data.condensed.roughness(functional)
         value = (
-            fit + args.size_weight * size + args.slope_weight * slope + args.atom_weight * atoms + args.decay * decay
+            loss(data.errors(inside, energies), inside)
+            + args.size_weight * size
+            + args.slope_weight * slope
+            + args.curvature_weight * curvature
+            + args.atom_weight * atoms
+            + args.decay * decay
         )
         for p, grad in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
             p.grad = grad
@@ -213,6 +112,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--slope-weight", type=float, default=0.0)
+    parser.add_argument("--curvature-weight", type=float, default=0.0)
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)

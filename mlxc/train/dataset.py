@@ -1,0 +1,113 @@
+"""Rows with references and the cached densities of their molecules, as training sees them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import torch
+from pyscf.data import elements
+from pyscf.data.nist import HARTREE2J
+from scipy.constants import N_A, calorie, kilo
+
+from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
+from mlxc.features import Features
+from mlxc.neural import NeuralMetaGGA
+from mlxc.train.compress import Condensed
+from mlxc.train.data import Reaction, System
+
+KCAL = HARTREE2J * N_A / (kilo * calorie)
+#: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,
+#: Phys. Rev. A 47, 3649 (1993); Chakravorty, Davidson, J. Phys. Chem. 100, 6167 (1996).
+ATOMS = {
+    "H": -0.5, "He": -2.903724, "B": -24.65391, "C": -37.8450, "N": -54.5892, "O": -75.0673, "F": -99.7339,
+    "Ne": -128.9376, "Si": -289.359, "P": -341.259, "S": -398.110, "Cl": -460.148,
+}  # fmt: skip
+
+
+@dataclass
+class Molecule:
+    """One cached molecule: variables, r2SCAN parts and weights on its grid."""
+
+    channel: Channel
+    total: Total
+    fx: torch.Tensor
+    ec: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def read(cls, path: Path) -> Molecule:
+        """The molecule in a cache file."""
+        with h5py.File(path) as f:
+            features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau")))
+            weights = torch.from_numpy(f["weights"][:])
+        channel, total = Channel(features), Total(features)
+        return cls(channel, total, r2scan_enhancement(channel), r2scan_correlation(total), weights)
+
+    def correction(self, functional: NeuralMetaGGA) -> float:
+        """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
+        start = self.channel.energy(self.fx) + self.total.n_switched * self.ec
+        with torch.no_grad():
+            return float(self.weights @ (functional.corrected(self.channel, self.total, self.fx, self.ec) - start))
+
+
+class Dataset:
+    """Reactions whose molecules are all cached and converged, their total energies and their densities."""
+
+    def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
+        self.systems = systems
+        paths = {systems[i].key: cache / f"{systems[i].key}.h5" for r in reactions for i in r.stoichiometry}
+        self.paths = {k: p for k, p in sorted(paths.items()) if p.exists() and _attribute(p, "converged")}
+        self.reactions = [r for r in reactions if all(systems[i].key in self.paths for i in r.stoichiometry)]
+        self.left_out = len(reactions) - len(self.reactions)
+        self.index = {k: i for i, k in enumerate(self.paths)}
+        self.e_r2scan, self.e_pbe0 = (
+            torch.tensor([_attribute(p, k) for p in self.paths.values()], dtype=torch.float64)
+            for k in ("e_r2scan", "e_pbe0")
+        )
+
+    @cached_property
+    def condensed(self) -> Condensed:
+        """All molecules on their condensed points: seconds to a minute of work, when first asked for."""
+        molecules = map(Molecule.read, self.paths.values())
+        return Condensed((m.channel, m.total, m.ec, m.weights) for m in molecules)
+
+    def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
+        """Reaction energy minus reference, kcal/mol, (len(reactions),), from total energies (M,) in Eh."""
+        matrix = torch.zeros(len(reactions), len(self.index), dtype=torch.float64)
+        for row, reaction in zip(matrix, reactions, strict=True):
+            for i, c in reaction.stoichiometry.items():
+                row[self.index[self.systems[i].key]] += c
+        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions], dtype=torch.float64)
+
+    def atom_errors(self, energies: torch.Tensor) -> torch.Tensor:
+        """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
+        atoms = {s.symbols[0]: self.index[s.key] for s in self.systems.values() if s.key in self.index and s.is_atom}
+        known = [a for a in sorted(atoms) if a in ATOMS]
+        exact = torch.tensor([ATOMS[a] for a in known], dtype=torch.float64)
+        charges = torch.tensor([elements.charge(a) for a in known])
+        return (energies[[atoms[a] for a in known]] - exact) * KCAL / charges
+
+    def full_grid(self, functional: NeuralMetaGGA) -> torch.Tensor:
+        """Total energies at the fixed densities, (M,) Eh, on all points."""
+        corrections = [Molecule.read(p).correction(functional) for p in self.paths.values()]
+        return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
+
+
+def _attribute(path: Path, name: str) -> float:
+    with h5py.File(path) as f:
+        return float(f.attrs[name])
+
+
+def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:
+    """Training and validation rows: an eighth of the molecular graphs is kept out of training.
+
+    Atoms occur in most rows and are always allowed; a row with any kept-out molecule is for validation.
+    """
+    graphs = sorted({systems[i].graph_key for r in reactions for i in r.stoichiometry if len(systems[i].symbols) > 1})
+    out = set(random.Random(seed).sample(graphs, len(graphs) // 8))
+    inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
+    return inside, [r for r in reactions if r not in inside]
