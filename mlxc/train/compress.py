@@ -114,18 +114,15 @@ class Condensed:
         e_c = self.correlation.energies(torch.expm1(uc), self.molecules)
         return e_x + e_c, ux.square().mean() + uc.square().mean()
 
-    def roughness(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean squares of the shifts' slopes in s^2 and alpha and of their curvature in alpha, weighted with energy.
+    def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
+        """Mean square slope of the shifts with respect to s^2 and alpha, weighted with the energy, ().
 
-        Steep shifts in the cores, where most of the energy lies, and shifts that bend within the change of alpha from
-        one shell to the next, cost accuracy on every integration grid.
+        Steep shifts in the cores, where most of the energy lies, cost accuracy on every integration grid.
         """
-        slope = curvature = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64)
         for shift, at in ((functional.exchange_shift, self.slope_x), (functional.correlation_shift, self.slope_c)):
             p, alpha = at.p.clone().requires_grad_(), at.alpha.clone().requires_grad_()
             u = shift(SimpleNamespace(**{**vars(at), "p": p, "alpha": alpha}))  # type: ignore[arg-type]
-            u_p, u_alpha = torch.autograd.grad(u.sum(), (p, alpha), create_graph=True)
-            (bend,) = torch.autograd.grad(u_alpha.sum(), alpha, create_graph=True)
-            slope = slope + u_p.square().mean() + u_alpha.square().mean()
-            curvature = curvature + bend.square().mean()
-        return slope, curvature
+            for g in torch.autograd.grad(u.sum(), (p, alpha), create_graph=True):
+                total = total + g.square().mean()
+        return total

@@ -65,12 +65,11 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
-        slope, curvature = data.condensed.roughness(functional)
+        slope = data.condensed.slope(functional)
         value = (
             loss(data.errors(inside, energies), inside)
             + args.size_weight * size
             + args.slope_weight * slope
-            + args.curvature_weight * curvature
             + args.atom_weight * atoms
             + args.decay * decay
         )
@@ -112,7 +111,6 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--slope-weight", type=float, default=0.0)
-    parser.add_argument("--curvature-weight", type=float, default=0.0)
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)
