@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from pyscf import gto
 
+from mlxc.errors import InputError
+
 #: What each PySCF functional type needs, and the AO derivative order that it costs.
 AO_DERIVATIVE_ORDER = {"LDA": 0, "GGA": 1, "MGGA": 1}
 
@@ -27,16 +29,27 @@ class Features:
     rho    (S, G)            electron density n_s, Bohr^-3
     sigma  (S(S+1)/2, G)     grad n_s . grad n_s' for (aa) or (aa, ab, bb), Bohr^-8
     tau    (S, G)            kinetic energy density 1/2 sum_i |grad phi_i|^2, Eh Bohr^-3
+    ex     (S, G)            exact-exchange energy density (mlxc.exx), Eh Bohr^-3; None for a semilocal functional
     """
 
     rho: torch.Tensor
     sigma: torch.Tensor
     tau: torch.Tensor
+    ex: torch.Tensor | None = None
 
     @property
     def multiplicity(self) -> int:
         """How many spin channels each stored channel stands for."""
         return 2 // self.rho.shape[0]
+
+    @property
+    def exact_exchange(self) -> torch.Tensor:
+        """`ex`, (S, G); InputError where it was not computed."""
+        if self.ex is None:
+            raise InputError(
+                "a local hybrid needs the exact-exchange energy density: integrate it with mlxc.attach(mf)"
+            )
+        return self.ex
 
     @property
     def sigma_same(self) -> torch.Tensor:

@@ -12,14 +12,17 @@ from mlxc.numint import eval_xc
 
 
 class Functional(torch.nn.Module):
-    """A semilocal exchange-correlation functional.
+    """An exchange-correlation functional.
 
-    Subclasses set `name` and `xctype` (what they need: "LDA", "GGA" or "MGGA") and write `energy_density`.
-    The energy is the only hand-written truth: potentials and kernels come from automatic differentiation.
+    Subclasses set `name` and what they need: `xctype` ("LDA", "GGA" or "MGGA") and, for a local hybrid, `exx_omega`,
+    the range separation of the exact-exchange energy density (Bohr^-1; 0 for the full range).
+    They write `energy_density`: the energy is the only hand-written truth, potentials and kernels come from automatic
+    differentiation.
     """
 
     name: str = "custom"
     xctype: str = "MGGA"
+    exx_omega: float | None = None
 
     def energy_density(self, features: Features) -> torch.Tensor:
         """Exchange-correlation energy per volume, Eh Bohr^-3, shape (G,)."""

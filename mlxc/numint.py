@@ -55,15 +55,30 @@ def variables(rho: np.ndarray, spin: int, xctype: str) -> torch.Tensor:
 
 
 def features_of(x: torch.Tensor, spin: int) -> Features:
-    """libxc's variables, (nvar, G), as Features; missing rows are zero."""
+    """libxc's variables, (nvar, G), as Features; missing rows are zero.
+
+    Behind tau may stand the exact-exchange energy density, total for spin = 0 and per spin for spin = 1.
+    """
     nspin, npair = (2, 3) if spin else (1, 1)
     zero = x.new_zeros(npair, x.shape[1])
     # A density matrix that is not positive makes slightly negative densities; they hold no energy, as zero ones.
-    rho, sigma, tau = x[:nspin].clamp(min=0), x[nspin : nspin + npair], x[nspin + npair :]
+    rho, sigma, tau, ex = torch.tensor_split(x, [nspin, nspin + npair, 2 * nspin + npair])
+    rho = rho.clamp(min=0)
     sigma = sigma if len(sigma) else zero
     tau = tau if len(tau) else zero[:nspin]
+    if spin:
+        return Features(rho, sigma, tau, ex if len(ex) else None)
     # A restricted total is shared equally by two spin channels.
-    return Features(rho, sigma, tau) if spin else Features(rho / 2, sigma / 4, tau / 2)
+    return Features(rho / 2, sigma / 4, tau / 2, ex / 2 if len(ex) else None)
+
+
+def semilocal_variables(functional: Functional, rho: np.ndarray, spin: int) -> torch.Tensor:
+    """As `variables`; InputError for a local hybrid, which no density array of PySCF describes."""
+    if functional.exx_omega is not None:
+        raise InputError(
+            f"{functional.name} is a local hybrid: SCF energies and orbitals are available, other properties are not"
+        )
+    return variables(rho, spin, functional.xctype)
 
 
 def _block_derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) -> torch.Tensor:
@@ -124,7 +139,7 @@ def eval_xc(functional: Functional, rho: np.ndarray, spin: int = 0, deriv: int =
     For a meta-GGA the arrays that belong to the Laplacian are None: vxc is (vrho, vsigma, None, vtau).
     """
     spin = 1 if spin else 0
-    x = variables(rho, spin, functional.xctype)
+    x = semilocal_variables(functional, rho, spin)
     values = derivatives(functional, x, spin, deriv)
     out: list[Any] = [values[0]]
     start = 1
@@ -198,7 +213,7 @@ class Backend:
         return eval_xc(self.functional, rho, spin, deriv)
 
     def eval_xc1(self, xc_code: str, rho: np.ndarray, spin: int = 0, deriv: int = 1, omega=None) -> np.ndarray:
-        return derivatives(self.functional, variables(rho, spin, self.functional.xctype), spin, deriv)
+        return derivatives(self.functional, semilocal_variables(self.functional, rho, spin), spin, deriv)
 
     @staticmethod
     def define_xc_(ni: Any, *args, **kwargs) -> Any:

@@ -5,13 +5,40 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from pyscf.dft import libxc
+from pyscf import lib
+from pyscf.dft import gks, libxc, numint
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
 from mlxc.errors import InputError, UnknownFunctionalError
 from mlxc.functional import Functional
+from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
+
+
+class LocalHybridSCF:
+    """What `attach` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
+
+    __name_mixin__ = "LocalHybrid"
+    _numint: Any
+    get_fock: Any
+    make_rdm1: Any
+    canonicalize: Any
+    mo_coeff: Any
+    mo_occ: Any
+
+    def scf(self, dm0: Any = None, **kwargs: Any) -> float:
+        """PySCF's, with Fock matrices for the occupied orbitals; the unoccupied ones follow once at the end."""
+        ni = self._numint
+        self._numint = ni.occupied()
+        try:
+            energy = super().scf(dm0, **kwargs)  # type: ignore[misc]
+        finally:
+            ni._tables = self._numint._tables
+            self._numint = ni
+        fock = self.get_fock(dm=self.make_rdm1())
+        self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
+        return energy
 
 
 def resolve(xc: str | Functional) -> Functional | None:
@@ -47,15 +74,20 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     functional = resolve(xc)
     if not isinstance(mf, KohnShamDFT):
         raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
-    ni = copy.copy(mf._numint)
-    for name in [k for k in vars(ni) if callable(getattr(type(ni), k, None))]:
-        delattr(ni, name)  # a method that define_xc_ has replaced
-    if functional is None:
-        ni.libxc = libxc
-        mf.xc = xc
+    if isinstance(mf, LocalHybridSCF):
+        mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
+        mf._numint = numint.NumInt()
+    if functional is not None and functional.exx_omega is not None:
+        if not isinstance(mf, KohnShamDFT) or isinstance(mf, gks.GKS) or hasattr(mf, "cell"):
+            raise InputError(f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only")
+        ni: Any = LocalHybridNumInt(functional)
+        lib.set_class(mf, (LocalHybridSCF, type(mf)))
     else:
-        ni.libxc = Backend(functional)
-        mf.xc = Label(functional.name)
+        ni = copy.copy(mf._numint)
+        for name in [k for k in vars(ni) if callable(getattr(type(ni), k, None))]:
+            delattr(ni, name)  # a method that define_xc_ has replaced
+        ni.libxc = libxc if functional is None else Backend(functional)
+    mf.xc = xc if functional is None else Label(functional.name)
     mf._numint = ni
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)

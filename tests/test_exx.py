@@ -1,0 +1,119 @@
+"""Exact exchange on the grid: fitting against the analytic integrals, derivatives against finite differences."""
+
+import numpy as np
+import pytest
+from pyscf import dft, gto, scf
+
+from mlxc.errors import InputError
+from mlxc.exx import AnalyticExchange, FittedExchange, factorize, occupied_fock
+
+SYSTEMS = {
+    "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0, 0),
+    "OH": ("O 0 0 0; H 0 0 0.97", 0, 1),
+    "OH-": ("O 0 0 0; H 0 0 0.97", -1, 0),
+    "H2+": ("H 0 0 0; H 0 0 10", 1, 1),
+    "Br": ("Br 0 0 0", 0, 1),
+}
+
+
+def hartree_fock(name, basis="def2-tzvp"):
+    """(mol, alpha density matrix) of a Hartree-Fock calculation."""
+    atom, charge, spin = SYSTEMS[name]
+    mol = gto.M(atom=atom, charge=charge, spin=spin, basis=basis, verbose=0)
+    return mol, scf.UHF(mol).run().make_rdm1()[0]
+
+
+def energy_density(exchange, dm, ao):
+    local, signs = factorize(dm)
+    phi = ao @ local
+    return -0.5 * (phi * exchange.pairs(local, signs).potential(phi, 0) * signs).sum(1)
+
+
+@pytest.mark.parametrize("omega", [0.0, 0.3])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_fitted_energy_density_is_the_analytic_one(name, omega, rng):
+    mol, dm = hartree_fock(name)
+    grids = dft.gen_grid.Grids(mol).build()
+    ao = mol.eval_gto("GTOval_sph", grids.coords)
+    rho = np.einsum("gm,mn,gn->g", ao, dm, ao)
+    chosen = rng.choice(np.flatnonzero(rho > 1e-12), 400, replace=False)
+    fitted = energy_density(FittedExchange(mol, grids.coords[chosen], omega), dm, ao[chosen])
+    analytic = energy_density(AnalyticExchange(mol, grids.coords[chosen], omega), dm, ao[chosen])
+    assert np.all(fitted < 0)
+    assert np.median(abs(fitted / analytic - 1)) < 5e-4
+
+
+@pytest.mark.parametrize("kind", ["positive", "indefinite", "zero"])
+def test_factorization_restores_the_density_matrix(kind, rng):
+    x = rng.normal(size=(12, 4)) * (kind != "zero")
+    signs = np.array([1, 1, 1, -1 if kind == "indefinite" else 1])
+    dm = (x * signs) @ x.T
+    local, found = factorize(dm)
+    assert np.allclose((local * found) @ local.T, dm, atol=1e-9)
+    assert sorted(found) == ([] if kind == "zero" else sorted(signs))
+
+
+def test_fock_from_its_occupied_columns(rng):
+    a, f = rng.normal(size=(2, 9, 9))
+    overlap, f = a @ a.T + np.eye(9), f + f.T
+    local = rng.normal(size=(9, 4))
+    rebuilt, projector = occupied_fock(f @ local, local, overlap)
+    assert np.allclose(rebuilt @ local, f @ local)
+    assert np.allclose(rebuilt, rebuilt.T)
+    assert np.allclose(rebuilt + projector @ f @ projector.T, f)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Water on a coarse grid: molecule, coordinates, AO values, weights of a made-up mixing function, dm, tables."""
+    mol, dm = hartree_fock("H2O", "def2-svp")
+    grids = dft.gen_grid.Grids(mol)
+    grids.atom_grid = (12, 26)
+    grids.build()
+    ao = mol.eval_gto("GTOval_sph", grids.coords)
+    b = grids.weights / (1 + (grids.coords**2).sum(1))
+    return mol, grids.coords, ao, b, dm, FittedExchange(mol, grids.coords)
+
+
+def whole_fock(exchange, dm, ao, b):
+    pairs = exchange.pairs(*factorize(dm))
+    pairs.gather_full(b, ao, ao @ pairs.local, 0)
+    return pairs.full()
+
+
+@pytest.mark.parametrize("kind", ["idempotent", "indefinite"])
+def test_whole_fock_is_the_derivative_of_the_energy(small, kind, rng):
+    _, _, ao, b, dm, exchange = small
+    change = rng.normal(size=dm.shape)
+    change = change + change.T
+    if kind == "indefinite":
+        dm = dm + 0.1 * change
+    step = 1e-4
+    up, down = (energy_density(exchange, dm + h * change, ao) @ b for h in (step, -step))
+    expected = (whole_fock(exchange, dm, ao, b) * change).sum()
+    assert (up - down) / (2 * step) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("route", [FittedExchange, AnalyticExchange])
+def test_columns_are_those_of_the_whole_fock(small, route):
+    mol, coords, ao, b, dm, exchange = small
+    pairs = route(mol, coords).pairs(*factorize(dm))
+    phi = ao @ pairs.local
+    h = pairs.potential(phi, 0)
+    pairs.gather(b, phi, 0)
+    columns = -0.5 * (ao.T @ (b[:, None] * h) + pairs.columns())
+    expected = whole_fock(exchange, dm, ao, b) @ pairs.local
+    assert abs(columns - expected).max() < (1e-10 if route is FittedExchange else 3e-4)
+
+
+def test_tables_on_disk_serve_as_well(small):
+    mol, coords, ao, _, dm, exchange = small
+    on_disk = FittedExchange(mol, coords, max_memory=0.1)
+    assert not isinstance(on_disk._potentials, np.ndarray)
+    assert np.allclose(energy_density(on_disk, dm, ao), energy_density(exchange, dm, ao), atol=1e-13)
+
+
+def test_basis_without_auxiliary_functions_is_refused():
+    mol = gto.M(atom="Ne 0 0 0", basis="def2-svp", verbose=0)
+    with pytest.raises(InputError, match="auxiliary basis"):
+        FittedExchange(mol, np.zeros((1, 3)), auxbasis="no-such-basis")
