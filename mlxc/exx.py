@@ -55,6 +55,17 @@ def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u[:, keep] * np.sqrt(abs(e[keep])), np.sign(e[keep])
 
 
+def energy_density(exchange: Any, dm: np.ndarray, block: int = 20000) -> np.ndarray:
+    """ex (G,) of one spin's density matrix (nao, nao) at the points of a FittedExchange or AnalyticExchange."""
+    mol, coords = exchange.mol, exchange.coords
+    pairs = exchange.pairs(*factorize(dm))
+    ex = np.empty(len(coords))
+    for p0, p1 in lib.prange(0, len(coords), block):
+        phi = mol.eval_gto("GTOval", coords[p0:p1]) @ pairs.local
+        ex[p0:p1] = -0.5 * np.einsum("gi,gi,i->g", phi, pairs.potential(phi, p0), pairs.signs)
+    return ex
+
+
 def occupied_fock(columns: np.ndarray, local: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A symmetric F with F @ local = columns and nothing between unoccupied orbitals, and the projector (nao, nao).
 

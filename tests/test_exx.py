@@ -5,7 +5,7 @@ import pytest
 from pyscf import dft, gto, scf
 
 from mlxc.errors import InputError
-from mlxc.exx import AnalyticExchange, FittedExchange, factorize, occupied_fock
+from mlxc.exx import AnalyticExchange, FittedExchange, energy_density, factorize, occupied_fock
 
 SYSTEMS = {
     "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0, 0),
@@ -23,12 +23,6 @@ def hartree_fock(name, basis="def2-tzvp"):
     return mol, scf.UHF(mol).run().make_rdm1()[0]
 
 
-def energy_density(exchange, dm, ao):
-    local, signs = factorize(dm)
-    phi = ao @ local
-    return -0.5 * (phi * exchange.pairs(local, signs).potential(phi, 0) * signs).sum(1)
-
-
 @pytest.mark.parametrize("omega", [0.0, 0.3])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_fitted_energy_density_is_the_analytic_one(name, omega, rng):
@@ -37,8 +31,8 @@ def test_fitted_energy_density_is_the_analytic_one(name, omega, rng):
     ao = mol.eval_gto("GTOval_sph", grids.coords)
     rho = np.einsum("gm,mn,gn->g", ao, dm, ao)
     chosen = rng.choice(np.flatnonzero(rho > 1e-12), 400, replace=False)
-    fitted = energy_density(FittedExchange(mol, grids.coords[chosen], omega), dm, ao[chosen])
-    analytic = energy_density(AnalyticExchange(mol, grids.coords[chosen], omega), dm, ao[chosen])
+    fitted = energy_density(FittedExchange(mol, grids.coords[chosen], omega), dm)
+    analytic = energy_density(AnalyticExchange(mol, grids.coords[chosen], omega), dm)
     assert np.all(fitted < 0)
     assert np.median(abs(fitted / analytic - 1)) < 5e-4
 
@@ -89,7 +83,7 @@ def test_whole_fock_is_the_derivative_of_the_energy(small, kind, rng):
     if kind == "indefinite":
         dm = dm + 0.1 * change
     step = 1e-4
-    up, down = (energy_density(exchange, dm + h * change, ao) @ b for h in (step, -step))
+    up, down = (energy_density(exchange, dm + h * change) @ b for h in (step, -step))
     expected = (whole_fock(exchange, dm, ao, b) * change).sum()
     assert (up - down) / (2 * step) == pytest.approx(expected, rel=1e-7)
 
@@ -107,10 +101,10 @@ def test_columns_are_those_of_the_whole_fock(small, route):
 
 
 def test_tables_on_disk_serve_as_well(small):
-    mol, coords, ao, _, dm, exchange = small
+    mol, coords, _, _, dm, exchange = small
     on_disk = FittedExchange(mol, coords, max_memory=0.1)
     assert not isinstance(on_disk._potentials, np.ndarray)
-    assert np.allclose(energy_density(on_disk, dm, ao), energy_density(exchange, dm, ao), atol=1e-13)
+    assert np.allclose(energy_density(on_disk, dm), energy_density(exchange, dm), atol=1e-13)
 
 
 def test_basis_without_auxiliary_functions_is_refused():

@@ -20,6 +20,7 @@ import torch
 from pyscf import dft
 
 from mlxc.errors import InputError
+from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.scf import converge
 from mlxc.train.data import System, read_reactions, read_systems, select
@@ -50,9 +51,10 @@ def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.
     dm = torch.from_numpy(dms if dms.ndim == 3 else dms[None] / 2)
     parts = [GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)]
     joined = [torch.cat([getattr(p, f) for p in parts], dim=1) for f in ("rho", "sigma", "tau")]
-    full = Features(*joined)
-    keep = full.total_rho > RHO_MIN
-    return Features(*(x[:, keep] for x in joined)), mf.grids.weights[keep.numpy()]
+    keep = Features(*joined).total_rho > RHO_MIN
+    exchange = FittedExchange(mf.mol, mf.grids.coords[keep.numpy()])
+    ex = torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
+    return Features(*(x[:, keep] for x in joined), ex), mf.grids.weights[keep.numpy()]
 
 
 def write(path: Path, system: System, basis: str) -> bool:
@@ -63,7 +65,7 @@ def write(path: Path, system: System, basis: str) -> bool:
     features, weights = features_on_grid(r2scan)
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
-        for name in ("rho", "sigma", "tau"):
+        for name in ("rho", "sigma", "tau", "ex"):
             f[name] = getattr(features, name).numpy()
         f["weights"] = weights
         f.attrs.update(
