@@ -234,8 +234,11 @@ class FittedPairs:
 
     def columns(self) -> np.ndarray:
         """sum_g,j b phi_i phi_j s_j v_mu,j over everything gathered, (nao, n)."""
-        fitted = lib.unpack_tril(np.ascontiguousarray(self.tables.solve(self.gathered.T)))
-        return np.einsum("Pij,Pmj->mi", fitted, self.half * self.signs, optimize=True)
+        return np.einsum("Pij,Pmj->mi", self.fitted(), self.half * self.signs, optimize=True)
+
+    def fitted(self) -> np.ndarray:
+        """What `gather` has seen, solved for the fit, (naux, n, n)."""
+        return lib.unpack_tril(np.ascontiguousarray(self.tables.solve(self.gathered.T)))
 
 
 class AnalyticExchange:

@@ -36,11 +36,9 @@ class Block:
 
     def columns(self, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray, vex: np.ndarray) -> np.ndarray:
         """F @ local (nao, n) from the derivatives of E; its last part waits in `pairs` for the other blocks."""
-        phi, grad_phi = self.phi[0], self.phi[1:]
-        value = vrho[:, None] * phi + np.einsum("xg,xgi->gi", vgrad, grad_phi) - 0.5 * vex[:, None] * self.h
-        slope = vgrad[:, :, None] * phi + (0.5 * vtau)[:, None] * grad_phi
-        self.pairs.gather(vex, phi, self.p0)
-        return self.ao[0].T @ value + sum(a.T @ s for a, s in zip(self.ao[1:], slope, strict=True))
+        self.pairs.gather(vex, self.phi[0], self.p0)
+        exchange = self.ao[0].T @ (vex[:, None] * self.h)
+        return semilocal_columns(self.ao, self.phi, vrho, vgrad, vtau) - 0.5 * exchange
 
     def semilocal(self, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray) -> np.ndarray:
         """All of the semilocal part of F, (nao, nao)."""
@@ -136,25 +134,38 @@ class LocalHybridNumInt(dft.numint.NumInt):
         return self.integrate(mol, grids, np.array([dms / 2, dms / 2]) if dms.ndim == 2 else dms, max_memory)
 
 
+def semilocal_columns(
+    ao: np.ndarray, phi: np.ndarray, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray
+) -> np.ndarray:
+    """The semilocal part of F @ local (nao, n): ao (4, g, nao) and orbitals phi (4, g, n), each with gradients."""
+    value = vrho[:, None] * phi[0] + np.einsum("xg,xgi->gi", vgrad, phi[1:])
+    slope = vgrad[:, :, None] * phi[0] + (0.5 * vtau)[:, None] * phi[1:]
+    return ao[0].T @ value + sum(a.T @ s for a, s in zip(ao[1:], slope, strict=True))
+
+
+def spin_variables(blocks: list[Block], spin: int) -> np.ndarray:
+    """The variables of mlxc.numint, (nvar, g): totals from the one block of spin = 0, both spins' for spin = 1."""
+    scale = 2 - spin
+    pairs = combinations_with_replacement(range(len(blocks)), 2)
+    sigma = [scale**2 * (blocks[s].grad * blocks[t].grad).sum(0) for s, t in pairs]
+    rho, tau, ex = ([scale * getattr(b, k) for b in blocks] for k in ("rho", "tau", "ex"))
+    return np.concatenate([rho, sigma, tau, ex])
+
+
+def gradient_potentials(grad: list[np.ndarray], vsigma: np.ndarray, spin: int) -> list[np.ndarray]:
+    """sum over spin pairs of dE/dsigma (npair, g) times the other's gradient, (3, g) per spin."""
+    out = [np.zeros_like(g) for g in grad]
+    for (s, t), w in zip(combinations_with_replacement(range(len(grad)), 2), vsigma, strict=True):
+        out[s] += (2 - spin) * w * grad[t]
+        out[t] += (2 - spin) * w * grad[s]
+    return out
+
+
 def potentials_of(functional: Any, blocks: list[Block], spin: int, weight: np.ndarray) -> tuple[float, list]:
     """E_xc of a block and its derivatives per spin: (d/dn, d/d grad n (3, g), d/dtau, d/dex), weights included."""
-    scale = 2 - spin
-    pairs = list(combinations_with_replacement(range(len(blocks)), 2))
-    x = np.concatenate(
-        [
-            [scale * b.rho for b in blocks],
-            [scale**2 * (blocks[s].grad * blocks[t].grad).sum(0) for s, t in pairs],
-            [scale * b.tau for b in blocks],
-            [scale * b.ex for b in blocks],
-        ]
-    )
-    exc, *v = derivatives(functional, torch.from_numpy(x), spin, 1)
+    x = spin_variables(blocks, spin)
+    exc, *rows = derivatives(functional, torch.from_numpy(x), spin, 1)
     energy = float((exc * x[: 1 + spin].sum(0)) @ weight)
-    v = [row * weight for row in v]
-    n = len(blocks)
-    vrho, vsigma, vtau, vex = v[:n], v[n : n + len(pairs)], v[n + len(pairs) : -n], v[-n:]
-    vgrad = [np.zeros_like(b.grad) for b in blocks]
-    for (s, t), w in zip(pairs, vsigma, strict=True):
-        vgrad[s] += scale * w * blocks[t].grad
-        vgrad[t] += scale * w * blocks[s].grad
-    return energy, list(zip(vrho, vgrad, vtau, vex, strict=True))
+    v, n = np.array(rows) * weight, len(blocks)
+    vgrad = gradient_potentials([b.grad for b in blocks], v[n : -2 * n], spin)
+    return energy, list(zip(v[:n], vgrad, v[-2 * n : -n], v[-n:], strict=True))

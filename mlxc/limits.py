@@ -8,10 +8,14 @@ network, and keep the condition:
 - `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
 - `scaled_correlation` keeps the sign and every zero of the correlation energy.
 
+- `bounded_mixing` keeps a mixing function between 0 and 1, and 1 in one-electron densities and in density tails.
+
 Spin scaling and uniform scaling of exchange follow from the variables: one spin channel's s^2 and alpha alone.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -36,3 +40,19 @@ def bounded_enhancement(f0: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 def scaled_correlation(e0: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """e0 exp(u): non-positive where e0 is, zero where e0 is."""
     return e0 * torch.exp(u)
+
+
+#: Mixing of a new local hybrid where no limit fixes it, as in PBE0 (Adamo, Barone, J. Chem. Phys. 110, 6158 (1999)).
+MIXING = 0.25
+#: s^2 beyond which exact exchange takes over: in molecules reached in the tails only.
+TAIL = 100.0
+
+
+def bounded_mixing(u: torch.Tensor, z: torch.Tensor, zeta2: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """The share of exact exchange from a free number u: MIXING at u = 0, always in [0, 1].
+
+    It is 1 where z = tau_W / tau = 1 and zeta2 = zeta^2 = 1 (one fully polarised orbital), and tends to 1 as p = s^2
+    grows, so that the exchange energy density tends to -n / (2 r) far out.
+    """
+    semilocal = torch.sigmoid(math.log(1 / MIXING - 1) - u)
+    return 1 - semilocal * (1 - (z * zeta2) ** 2) / (1 + (p / TAIL) ** 2)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from pyscf import lib
-from pyscf.dft import gks, libxc, numint
+import numpy as np
+from pyscf import lib, tdscf
+from pyscf.dft import gks, libxc, numint, uks
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
 from mlxc.errors import InputError, UnknownFunctionalError
+from mlxc.exx import factorize
 from mlxc.functional import Functional
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
+from mlxc.response import Response
 
 
 class LocalHybridSCF:
@@ -21,6 +24,10 @@ class LocalHybridSCF:
 
     __name_mixin__ = "LocalHybrid"
     _numint: Any
+    mol: Any
+    grids: Any
+    max_memory: Any
+    get_j: Any
     get_fock: Any
     make_rdm1: Any
     canonicalize: Any
@@ -39,6 +46,43 @@ class LocalHybridSCF:
         fock = self.get_fock(dm=self.make_rdm1())
         self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
         return energy
+
+    def TDDFT(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's TDDFT object in the form that hybrids need."""
+        kind = tdscf.uks if isinstance(self, uks.UKS) else tdscf.rks
+        return kind.TDDFT(self, *args, **kwargs)
+
+    def CasidaTDDFT(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: Casida's form of TDDFT holds for functionals without exact exchange only."""
+        raise InputError("Casida's equation does not hold for a local hybrid: use TDDFT()")
+
+    def gen_response(
+        self, mo_coeff=None, mo_occ=None, singlet=None, with_j=True, hermi=0, max_memory=None, with_nlc=True
+    ) -> Any:
+        """As PySCF's: the function dm1 -> change of the Fock matrix.  `singlet` is for restricted objects."""
+        mo_coeff = self.mo_coeff if mo_coeff is None else mo_coeff
+        mo_occ = self.mo_occ if mo_occ is None else mo_occ
+        dm = np.asarray(self.make_rdm1(mo_coeff, mo_occ))
+        restricted = dm.ndim == 2
+        spins = [dm / 2] * (2 if singlet is False else 1) if restricted else list(dm)
+        occupied = [factorize(d)[0] for d in spins]
+        response = Response(self._numint, self.mol, self.grids, occupied, max_memory or self.max_memory)
+
+        def changed(dm1: np.ndarray) -> np.ndarray:
+            dm1 = np.asarray(dm1)
+            if restricted:
+                flat = dm1.reshape(-1, *dm.shape)
+                signs = np.array([1.0, -1.0][: len(spins)])
+                v1 = np.array([response(0.5 * signs[:, None, None] * d)[0] for d in flat]).reshape(dm1.shape)
+            else:
+                sets = dm1.reshape(2, -1, *dm.shape[1:])
+                v1 = np.stack([response(d) for d in sets.swapaxes(0, 1)], axis=1).reshape(dm1.shape)
+            if with_j and hermi != 2 and singlet is not False:
+                vj = self.get_j(self.mol, dm1, hermi=hermi)
+                v1 += vj if restricted else vj[0] + vj[1]
+            return v1
+
+        return changed
 
 
 def resolve(xc: str | Functional) -> Functional | None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pyscf import gto
 
-from mlxc.neural import NeuralMetaGGA
+from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
 
 @pytest.fixture
@@ -18,6 +18,16 @@ def shaken():
     """A neural functional with large random weights: what no limit may break."""
     torch.manual_seed(3)
     functional = NeuralMetaGGA(name="shaken")
+    for parameter in functional.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return functional.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def shaken_hybrid():
+    """A neural local hybrid with large random weights."""
+    torch.manual_seed(4)
+    functional = NeuralLocalHybrid(name="shaken-hybrid")
     for parameter in functional.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return functional.requires_grad_(False)

@@ -2,12 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from pyscf import dft, gto, scf
 
 import mlxc
+from mlxc.analytic import LDA_X, Channel, Total, pw92
 from mlxc.errors import InputError
+from mlxc.features import Features
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid
+from mlxc.limits import bounded_mixing
+from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid, iso_orbital
+from mlxc.neural import NeuralLocalHybrid, mixing_inputs
 from mlxc.numint import Label
 
 
@@ -31,18 +36,95 @@ def test_hartree_fock_is_reproduced(mole, name):
     assert np.allclose(mf.mo_energy[..., :10], reference.mo_energy[..., :10], atol=5e-4)
 
 
-@pytest.mark.parametrize("distance", [0.5, 1.0, 3.0, 10.0])
-def test_one_electron_has_no_self_interaction(distance):
-    mol = gto.M(atom=f"H 0 0 0; H 0 0 {distance}", charge=1, spin=1, basis="def2-qzvp", verbose=0)
-    mf = mlxc.KS(mol, HartreeFock())
+ONE_ELECTRON = {
+    "H": ("H 0 0 0", 0),
+    "He+": ("He 0 0 0", 1),
+    "Li2+": ("Li 0 0 0", 2),
+    "C5+": ("C 0 0 0", 5),
+    **{f"H2+ {r}": (f"H 0 0 0; H 0 0 {r}", 1) for r in (0.5, 1.0, 3.0, 10.0)},
+}
+
+
+def one_electron(name, functional):
+    """Self-interaction error, Eh."""
+    atom, charge = ONE_ELECTRON[name]
+    mol = gto.M(atom=atom, charge=charge, spin=1, basis="def2-qzvp", verbose=0)
+    mf = mlxc.KS(mol, functional)
     mf.grids.level = 4
-    assert abs(mf.kernel() - scf.UHF(mol).run().e_tot) < 1e-5
+    return mf.kernel() - scf.UHF(mol).run().e_tot
+
+
+@pytest.mark.parametrize("name", ONE_ELECTRON)
+def test_one_electron_has_no_self_interaction(name, shaken_hybrid):
+    assert abs(one_electron(name, shaken_hybrid)) < 1e-5
+
+
+def test_one_electron_test_finds_self_interaction():
+    assert abs(one_electron("H2+ 3.0", IsoOrbitalHybrid())) > 1e-3
+
+
+def random_features(rng, size=2000):
+    """Spin-polarised densities over many orders of magnitude, tau above tau_W, exact exchange near the local one."""
+    n = torch.from_numpy(10 ** rng.uniform(-8, 2, (2, size)))
+    s2, alpha, y = (torch.from_numpy(10 ** rng.uniform(-3, 3, (2, size))) for _ in range(3))
+    sigma = s2 * 4 * (6 * np.pi**2) ** (2 / 3) * n ** (8 / 3)
+    tau = sigma / (8 * n) + alpha * 0.3 * (6 * np.pi**2) ** (2 / 3) * n ** (5 / 3)
+    cross = (sigma[0] * sigma[1]).sqrt() * torch.from_numpy(rng.uniform(-1, 1, size))
+    ex = 2 ** (1 / 3) * LDA_X * n ** (4 / 3) * y
+    return Features(n, torch.stack([sigma[0], cross, sigma[1]]), tau, ex)
+
+
+def mixing_of(functional, features):
+    channel, total = Channel(features), Total(features)
+    return functional.mixing_function(mixing_inputs(features, channel, total), channel.p), channel
+
+
+def test_mixing_function_is_bounded_and_exact_in_tails(shaken_hybrid, rng):
+    a, channel = mixing_of(shaken_hybrid, random_features(rng))
+    assert a.min() >= 0 and a.max() <= 1
+    assert a.min() < 0.2
+    far = bounded_mixing(torch.tensor(-10.0), torch.tensor(0.0), torch.tensor(0.0), torch.tensor([1e3, 1e5]))
+    assert far[0] > 0.98 and far[1] > 1 - 2e-6
+
+
+def test_new_neural_local_hybrid_is_a_quarter_exact(rng):
+    features = random_features(rng)
+    a, channel = mixing_of(NeuralLocalHybrid(), features)
+    inner = (channel.p < 1).all(0) & (iso_orbital(features).prod(0) < 0.1)
+    assert inner.sum() > 50
+    assert a[:, inner].min() >= 0.25
+    assert a[:, inner].median() < 0.35
+
+
+def test_uniform_gas_and_spin_swap(shaken_hybrid, rng):
+    n = torch.from_numpy(10 ** rng.uniform(-3, 2, (2, 50)))
+    zero = torch.zeros(3, 50, dtype=torch.float64)
+    local = 2 ** (1 / 3) * LDA_X * n ** (4 / 3)
+    gas = Features(n, zero, 0.3 * (6 * np.pi**2) ** (2 / 3) * n ** (5 / 3), local)
+    assert torch.allclose(shaken_hybrid(gas), local.sum(0) + pw92_energy(gas), rtol=1e-9)
+    f = random_features(rng)
+    swapped = Features(f.rho.flip(0), f.sigma.flip(0), f.tau.flip(0), f.exact_exchange.flip(0))
+    assert torch.allclose(shaken_hybrid(f), shaken_hybrid(swapped), rtol=1e-12)
+
+
+def test_exchange_scales_uniformly(shaken_hybrid, rng):
+    f, gamma = random_features(rng), 3.0
+    scaled = Features(f.rho * gamma**3, f.sigma * gamma**8, f.tau * gamma**5, f.exact_exchange * gamma**4)
+    a, b = (mixing_of(shaken_hybrid, x)[0] for x in (f, scaled))
+    dense = (f.rho > 1e-6).all(0)
+    assert torch.allclose(a[:, dense], b[:, dense], rtol=1e-7)
+
+
+def pw92_energy(features):
+    total = Total(features)
+    return total.n * pw92(total)[0]
 
 
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-def test_potential_is_the_derivative_of_the_energy(mole, coarse, name, rng):
+@pytest.mark.parametrize("kind", ["fixed", "neural"])
+def test_potential_is_the_derivative_of_the_energy(mole, coarse, name, kind, shaken_hybrid, rng):
     mol = mole(name)
-    grids, ni = coarse(mol), LocalHybridNumInt(IsoOrbitalHybrid())
+    grids, ni = coarse(mol), LocalHybridNumInt(IsoOrbitalHybrid() if kind == "fixed" else shaken_hybrid)
     dm = np.asarray(mol.KS(xc="pbe").run().make_rdm1())
     dm = dm if mol.spin else dm[None] / 2
     change = rng.normal(size=dm.shape)
@@ -116,7 +198,7 @@ def test_attaching_another_functional_takes_everything_back(mole):
 def test_what_is_not_there_is_refused(mole):
     mol = mole("H2O")
     mf = mlxc.KS(mol, IsoOrbitalHybrid()).run()
-    for use in (lambda: mf.nuc_grad_method().kernel(), lambda: mf.TDA().kernel(), lambda: mf.newton().kernel()):
+    for use in (lambda: mf.nuc_grad_method().kernel(), lambda: mf.Hessian().kernel(), lambda: mf.CasidaTDDFT()):
         with pytest.raises(InputError, match="local hybrid"):
             use()
     with pytest.raises(InputError, match="local hybrid"):

@@ -18,11 +18,11 @@ import safetensors.torch
 from mlxc.errors import ModelFileError, UnknownFunctionalError
 from mlxc.files import write_atomic
 from mlxc.functional import Functional
-from mlxc.neural import NeuralMetaGGA
+from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
 DEFAULT = "mlxc-mgga1"
 FORMAT = 1
-FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA}
+FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent
 
 

@@ -54,7 +54,8 @@ def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.
     keep = Features(*joined).total_rho > RHO_MIN
     exchange = FittedExchange(mf.mol, mf.grids.coords[keep.numpy()])
     ex = torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
-    return Features(*(x[:, keep] for x in joined), ex), mf.grids.weights[keep.numpy()]
+    rho, sigma, tau = (x[:, keep] for x in joined)
+    return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
 def write(path: Path, system: System, basis: str) -> bool:
