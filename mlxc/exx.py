@@ -7,7 +7,7 @@ For one spin with density matrix D = sum_i s_i L_i L_i^T (signs s_i = +-1) and p
 
 where u(r) is 1/r or erf(omega r)/r.  `FittedExchange` expands phi_i phi_j in an auxiliary basis with the Coulomb
 metric (Whitten, J. Chem. Phys. 58, 4496 (1973)), so that v_ij(g) = sum_P C^P_ij V_P(g) with a table V_P(g) that
-depends on the geometry alone; `AnalyticExchange` integrates the pairs themselves and is the oracle of the tests.
+depends on the geometry alone; `mlxc.exx_analytic` integrates the pairs themselves and is the oracle of the tests.
 
 For weights b(g), E = sum_g b(g) ex(g) has the derivative
 
@@ -239,47 +239,3 @@ class FittedPairs:
     def fitted(self) -> np.ndarray:
         """What `gather` has seen, solved for the fit, (naux, n, n)."""
         return lib.unpack_tril(np.ascontiguousarray(self.tables.solve(self.gathered.T)))
-
-
-class AnalyticExchange:
-    """The same as FittedExchange without fitting, from the integrals of every AO pair at every point."""
-
-    def __init__(self, mol: gto.Mole, coords: np.ndarray, omega: float = 0.0):
-        self.mol, self.coords, self.omega = mol, coords, omega
-
-    def potentials(self, p0: int, p1: int) -> np.ndarray:
-        """v_mu,nu(g), (p1 - p0, nao, nao)."""
-        with self.mol.with_range_coulomb(self.omega):
-            return self.mol.intor("int1e_grids", grids=self.coords[p0:p1])
-
-    def pairs(self, local: np.ndarray, signs: np.ndarray) -> AnalyticPairs:
-        """Pair potentials of the orbitals of one spin."""
-        return AnalyticPairs(self, local, signs)
-
-
-class AnalyticPairs:
-    """The same as FittedPairs, for AnalyticExchange."""
-
-    def __init__(self, tables: AnalyticExchange, local: np.ndarray, signs: np.ndarray):
-        self.tables, self.local, self.signs = tables, local, signs
-        self.gathered = np.zeros_like(local)
-
-    def _half(self, phi: np.ndarray, p0: int):
-        """(points, sum_j v_mu,j s_j phi_j) by groups of points."""
-        for g0, g1 in lib.prange(0, len(phi), POINTS):
-            density = (phi[g0:g1] * self.signs) @ self.local.T
-            v = self.tables.potentials(p0 + g0, p0 + g1)
-            yield slice(g0, g1), np.einsum("gmn,gn->gm", v, density)
-
-    def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
-        """As FittedPairs.potential."""
-        return np.concatenate([half @ self.local for _, half in self._half(phi, p0)])
-
-    def gather(self, b: np.ndarray, phi: np.ndarray, p0: int) -> None:
-        """As FittedPairs.gather."""
-        for points, half in self._half(phi, p0):
-            self.gathered += half.T @ (phi[points] * b[points, None])
-
-    def columns(self) -> np.ndarray:
-        """As FittedPairs.columns."""
-        return self.gathered

@@ -5,7 +5,8 @@ import pytest
 from pyscf import dft, gto, scf
 
 from mlxc.errors import InputError
-from mlxc.exx import AnalyticExchange, FittedExchange, energy_density, factorize, occupied_fock
+from mlxc.exx import FittedExchange, energy_density, factorize, occupied_fock
+from mlxc.exx_analytic import AnalyticExchange
 
 SYSTEMS = {
     "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0, 0),
