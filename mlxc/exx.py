@@ -116,6 +116,7 @@ class FittedExchange:
                 f"no auxiliary basis for exact exchange with the basis {mol.basis!r} ({err}): give one by name, "
                 'for example auxbasis="def2-universal-jkfit"'
             ) from err
+        self._disk: Any = None
         metric = self.auxmol.intor("int2c2e")
         self._metric = scipy.linalg.cho_factor(metric, lower=True)
         nao, self.naux = mol.nao, len(metric)
@@ -131,7 +132,7 @@ class FittedExchange:
         """A table in memory if it takes less than half of max_memory, else on disk for as long as this object lives."""
         if shape[0] * shape[1] * 8e-6 < self.max_memory / 2:
             return np.empty(shape)
-        self._disk = getattr(self, "_disk", None) or lib.H5TmpFile()
+        self._disk = self._disk or lib.H5TmpFile()
         return self._disk.create_dataset(name, shape, "f8", chunks=(min(shape[0], 256), shape[1]))
 
     def _fill_pairs(self) -> None:
@@ -182,7 +183,7 @@ class FittedPairs:
         #: C^P_ij for i >= j, one pair per row.
         self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
         self.gathered = np.zeros_like(self.coefficients)
-        self.gathered_full = np.zeros(())
+        self.gathered_full: Any = 0.0
 
     def _groups(self, phi: np.ndarray, p0: int):
         """Groups of points with the orbitals that are there: points, table of V_P, orbitals and their pairs."""
@@ -220,8 +221,6 @@ class FittedPairs:
 
     def gather_full(self, b: np.ndarray, ao: np.ndarray, phi: np.ndarray, p0: int) -> None:
         """Add sum_g b phi_mu phi_j V_P, for `full`; ao (g, nao) are the basis functions at the points."""
-        if not self.gathered_full.ndim:
-            self.gathered_full = np.zeros_like(self.half)
         for g0, g1 in lib.prange(0, len(phi), 128):
             products = np.einsum("g,gm,gj->gmj", b[g0:g1], ao[g0:g1], phi[g0:g1]).reshape(g1 - g0, -1)
             self.gathered_full += (self.tables.potentials(p0 + g0, p0 + g1).T @ products).reshape(self.half.shape)

@@ -84,6 +84,13 @@ class LocalHybridNumInt(dft.numint.NumInt):
             tables = self._tables = FittedExchange(mol, grids.coords, omega, self.auxbasis, max_memory / 2)
         return tables
 
+    def blocks(self, mol: Any, grids: Any, pairs: list[Any], max_memory: float):
+        """Blocks of points: (one Block for the pairs of each spin, weights)."""
+        p1 = 0
+        for ao, _, weight, _ in self.block_loop(mol, grids, mol.nao, 1, max_memory=max_memory / 4):
+            p0, p1 = p1, p1 + len(weight)
+            yield [Block(ao, p, p0) for p in pairs], weight
+
     def integrate(self, mol: Any, grids: Any, dms: np.ndarray, max_memory: float = 2000) -> tuple:
         """(electrons (S,), E_xc, Fock matrices (S, nao, nao)) of spin density matrices dms (S, nao, nao).
 
@@ -96,10 +103,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
         columns = [np.zeros_like(p.local) for p in pairs]
         semilocal = np.zeros_like(dms)
         whole = self._whole or self._unoccupied is None
-        p1 = 0
-        for ao, _, weight, _ in self.block_loop(mol, grids, mol.nao, 1, max_memory=max_memory / 4):
-            p0, p1 = p1, p1 + len(weight)
-            blocks = [Block(ao, p, p0) for p in pairs]
+        for blocks, weight in self.blocks(mol, grids, pairs, max_memory):
             e, potentials = potentials_of(self.functional, blocks, spin, weight)
             exc += e
             nelec += [b.rho @ weight for b in blocks]
@@ -107,7 +111,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
                 if whole:
                     semilocal[s] += block.semilocal(vrho, vgrad, vtau)
                 if self._whole:
-                    block.pairs.gather_full(vex, ao[0], block.phi[0], p0)
+                    block.pairs.gather_full(vex, block.ao[0], block.phi[0], block.p0)
                 else:
                     columns[s] += block.columns(vrho, vgrad, vtau, vex)
         if self._whole:

@@ -65,10 +65,16 @@ class NeuralMetaGGA(Functional):
         raw = self.correlation(correlation_inputs(x))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
+    def shifted(
+        self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Enhancement factor (S, G) and correlation per particle (G,) from r2SCAN's fx and ec."""
+        fx = bounded_enhancement(fx, self.exchange_shift(channel))
+        return fx, scaled_correlation(ec, self.correlation_shift(total))
+
     def corrected(self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor) -> torch.Tensor:
         """Energy per volume, (G,), from r2SCAN's enhancement factor fx (S, G) and correlation per particle ec (G,)."""
-        fx = bounded_enhancement(fx, self.exchange_shift(channel))
-        ec = scaled_correlation(ec, self.correlation_shift(total))
+        fx, ec = self.shifted(channel, total, fx, ec)
         return channel.energy(fx) + total.n_switched * ec
 
     def energy_density(self, features: Features) -> torch.Tensor:
@@ -97,7 +103,6 @@ class NeuralLocalHybrid(NeuralMetaGGA):
 
     def energy_density(self, features: Features) -> torch.Tensor:
         channel, total = Channel(features), Total(features)
-        fx = bounded_enhancement(r2scan_enhancement(channel), self.exchange_shift(channel))
-        ec = scaled_correlation(r2scan_correlation(total), self.correlation_shift(total))
+        fx, ec = self.shifted(channel, total, r2scan_enhancement(channel), r2scan_correlation(total))
         a = self.mixing_function(mixing_inputs(features, channel, total), channel.p)
         return mixed_exchange(features, a, channel.e_lda * fx) + total.n_switched * ec

@@ -56,19 +56,20 @@ class Response:
                 b.pairs.gather(w, b.phi[0], b.p0)
         #: sum_g w phi_i phi_j V_P, solved for the fit, (naux, n, n).
         self.fitted = [p.fitted() for p in self.pairs]
+        #: C^P_ij of all pairs, (naux, n * n).
+        self.zeroth = [
+            lib.unpack_tril(np.ascontiguousarray(p.coefficients.T)).reshape(-1, p.n * p.n) for p in self.pairs
+        ]
 
     def _blocks(self):
-        p1 = 0
-        for ao, _, weight, _ in self.ni.block_loop(
-            self.mol, self.grids, self.mol.nao, 1, max_memory=self.max_memory / 4
-        ):
-            p0, p1 = p1, p1 + len(weight)
-            yield [Block(ao, p, p0) for p in self.pairs], weight
+        return self.ni.blocks(self.mol, self.grids, self.pairs, self.max_memory)
 
     def __call__(self, dms: np.ndarray) -> np.ndarray:
         """dF (S, nao, nao) for dms (S, nao, nao) of spin channels, symmetric or not."""
-        sides = [self._sides(d, p.local) for d, p in zip(dms, self.pairs, strict=True)]
-        changes = [Change(p, f, a, b) for p, f, (a, b) in zip(self.pairs, self.fitted, sides, strict=True)]
+        changes = [
+            Change(p, f, c, self._sides(d, p.local))
+            for d, p, f, c in zip(dms, self.pairs, self.fitted, self.zeroth, strict=True)
+        ]
         for (blocks, _), v, second in zip(self._blocks(), self.first, self.second, strict=True):
             for change, block in zip(changes, blocks, strict=True):
                 change.enter(block)
@@ -90,8 +91,8 @@ class Response:
     def _sides(self, dm: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A and B of dm = A L^T + L B^T."""
         sl = self.overlap @ local
-        both = 0.5 * local @ (sl.T @ dm @ sl)
-        return dm @ sl - both, dm.T @ sl - 0.5 * local @ (sl.T @ dm.T @ sl)
+        both = 0.5 * sl.T @ dm @ sl
+        return dm @ sl - local @ both, dm.T @ sl - local @ both.T
 
     def _variables(self, blocks: list[Block], changes: list[Change]) -> np.ndarray:
         """Changes of the functional's variables, as in `spin_variables`."""
@@ -114,14 +115,11 @@ class Response:
 class Change:
     """First-order change of one spin, at the points of one block after the other, and the columns gathered from it."""
 
-    def __init__(self, pairs: Any, fitted: np.ndarray, a: np.ndarray, b: np.ndarray):
-        self.pairs, self.fitted, self.sides = pairs, fitted, (a, b)
-        self.perturbed = [PerturbedPairs(pairs, x) for x in self.sides]
+    def __init__(self, pairs: Any, fitted: np.ndarray, zeroth: np.ndarray, sides: tuple[np.ndarray, np.ndarray]):
+        self.pairs, self.fitted, self.zeroth, self.sides = pairs, fitted, zeroth, sides
+        self.perturbed = [PerturbedPairs(pairs, x) for x in sides]
         n = pairs.n
-        self.zeroth = np.ascontiguousarray(
-            lib.unpack_tril(np.ascontiguousarray(pairs.coefficients.T)).reshape(-1, n * n)
-        )
-        self.direct = [np.zeros_like(a), np.zeros_like(a)]
+        self.direct = [np.zeros_like(x) for x in sides]
         self.gathered = [np.zeros_like(fitted.reshape(-1, n * n)) for _ in range(2)]
 
     def enter(self, block: Block) -> None:

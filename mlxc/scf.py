@@ -122,7 +122,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
         mf._numint = numint.NumInt()
     if functional is not None and functional.exx_omega is not None:
-        if not isinstance(mf, KohnShamDFT) or isinstance(mf, gks.GKS) or hasattr(mf, "cell"):
+        if isinstance(mf, gks.GKS) or hasattr(mf, "cell"):
             raise InputError(f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only")
         ni: Any = LocalHybridNumInt(functional)
         lib.set_class(mf, (LocalHybridSCF, type(mf)))

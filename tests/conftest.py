@@ -13,24 +13,24 @@ def rng():
     return np.random.default_rng(20)
 
 
-@pytest.fixture(scope="session")
-def shaken():
-    """A neural functional with large random weights: what no limit may break."""
-    torch.manual_seed(3)
-    functional = NeuralMetaGGA(name="shaken")
+def _shake(functional, seed):
+    """Large random weights: what no limit may break."""
+    torch.manual_seed(seed)
     for parameter in functional.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return functional.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def shaken():
+    """A neural functional with large random weights."""
+    return _shake(NeuralMetaGGA(name="shaken"), 3)
 
 
 @pytest.fixture(scope="session")
 def shaken_hybrid():
     """A neural local hybrid with large random weights."""
-    torch.manual_seed(4)
-    functional = NeuralLocalHybrid(name="shaken-hybrid")
-    for parameter in functional.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return functional.requires_grad_(False)
+    return _shake(NeuralLocalHybrid(name="shaken-hybrid"), 4)
 
 
 MOLECULES = {

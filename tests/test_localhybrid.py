@@ -166,11 +166,15 @@ def test_restricted_is_unrestricted_and_every_scf_converges(mole):
     assert np.ptp(energies) < 1e-8
 
 
+@pytest.fixture(scope="module")
+def plain(mole):
+    """CH3 by an SCF without options."""
+    return mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).run(conv_tol=1e-10)
+
+
 @pytest.mark.parametrize("change", ["density_fit", "level_shift", "damp", "restart"])
-def test_scf_options_reach_the_same_energy(mole, change):
-    mol = mole("CH3")
-    plain = mlxc.KS(mol, IsoOrbitalHybrid()).run(conv_tol=1e-10)
-    mf = mlxc.KS(mol, IsoOrbitalHybrid())
+def test_scf_options_reach_the_same_energy(mole, change, plain):
+    mf = mlxc.KS(mole("CH3"), IsoOrbitalHybrid())
     mf.conv_tol = 1e-10
     if change == "density_fit":
         mf = mf.density_fit()
@@ -183,7 +187,7 @@ def test_scf_options_reach_the_same_energy(mole, change):
     assert abs(mf.e_tot - plain.e_tot) < (2e-4 if change == "density_fit" else 1e-8)
 
 
-def test_empty_spin_and_fractional_guess(coarse):
+def test_empty_spin_and_fractional_guess():
     mol = gto.M(atom="H 0 0 0", spin=1, basis="def2-svp", verbose=0)
     mf = mlxc.KS(mol, HartreeFock())
     mf.kernel(dm0=0.5 * np.array([np.eye(mol.nao)] * 2))
