@@ -26,13 +26,13 @@ import scipy.linalg
 from pyscf import df, gto, lib
 
 from mlxc.errors import InputError
+from mlxc.potentials import AuxiliaryPotentials
+from mlxc.tables import PotentialTable, Store
 
 #: Eigenvalues of a density matrix below this are nothing but rounding.
 OCCUPATION_MIN = 1e-10
-#: Points whose pairs of orbitals are handled at a time.
-POINTS = 1024
-#: An orbital below this fraction of the largest one everywhere in such a group of points is left out there.
-ORBITAL_MIN = 1e-6
+#: Basis functions below this everywhere in a group of points are left out of whole Fock matrices there.
+AO_MIN = 1e-8
 
 
 def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,13 +57,17 @@ def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def energy_density(exchange: Any, dm: np.ndarray, block: int = 20000) -> np.ndarray:
     """ex (G,) of one spin's density matrix (nao, nao) at the points of a FittedExchange or AnalyticExchange."""
-    mol, coords = exchange.mol, exchange.coords
-    pairs = exchange.pairs(*factorize(dm))
-    ex = np.empty(len(coords))
-    for p0, p1 in lib.prange(0, len(coords), block):
-        phi = mol.eval_gto("GTOval", coords[p0:p1]) @ pairs.local
-        ex[p0:p1] = -0.5 * np.einsum("gi,gi,i->g", phi, pairs.potential(phi, p0), pairs.signs)
+    points, pairs = exchange.potentials, exchange.pairs(*factorize(dm))
+    ex = np.empty(len(points.coords))
+    for p0, p1 in points.blocks(block):
+        phi = exchange.mol.eval_gto("GTOval", points.coords[p0:p1]) @ pairs.local
+        ex[points.order[p0:p1]] = -0.5 * np.einsum("gi,gi,i->g", phi, pairs.potential(phi, p0), pairs.signs)
     return ex
+
+
+def basis_functions_at(ao: np.ndarray) -> np.ndarray:
+    """Indices of the basis functions that are not negligible at all points of ao (g, nao)."""
+    return np.flatnonzero(abs(ao).max(axis=0, initial=0.0) > AO_MIN)
 
 
 def occupied_fock(columns: np.ndarray, local: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +95,17 @@ def auxiliary_basis(mol: gto.Mole) -> dict:
     return {**basis, **light}
 
 
+def auxiliary_mole(mol: gto.Mole, auxbasis: Any = None) -> gto.Mole:
+    """The molecule of auxiliary functions; `auxbasis` as in PySCF.  InputError where there are none."""
+    try:
+        return df.make_auxmol(mol, auxbasis or auxiliary_basis(mol))
+    except Exception as err:  # PySCF raises by element and basis: KeyError, RuntimeError, BasisNotFoundError
+        raise InputError(
+            f"no auxiliary basis for exact exchange with the basis {mol.basis!r} ({err}): give one by name, "
+            'for example auxbasis="def2-universal-jkfit"'
+        ) from err
+
+
 class FittedExchange:
     """Tables of the density-fitting route for one molecule and one set of points.
 
@@ -108,32 +123,15 @@ class FittedExchange:
     def __init__(
         self, mol: gto.Mole, coords: np.ndarray, omega: float = 0.0, auxbasis: Any = None, max_memory: float = 4000
     ):
-        self.mol, self.coords, self.omega, self.max_memory = mol, coords, omega, max_memory
-        try:
-            self.auxmol = df.make_auxmol(mol, auxbasis or auxiliary_basis(mol))
-        except Exception as err:  # PySCF raises by element and basis: KeyError, RuntimeError, BasisNotFoundError
-            raise InputError(
-                f"no auxiliary basis for exact exchange with the basis {mol.basis!r} ({err}): give one by name, "
-                'for example auxbasis="def2-universal-jkfit"'
-            ) from err
-        self._disk: Any = None
+        self.mol, self.omega, self.max_memory = mol, omega, max_memory
+        self.auxmol = auxiliary_mole(mol, auxbasis)
         metric = self.auxmol.intor("int2c2e")
         self._metric = scipy.linalg.cho_factor(metric, lower=True)
-        nao, self.naux = mol.nao, len(metric)
-        self._pairs = self._store("pairs", (self.naux, nao * (nao + 1) // 2))
+        self.naux = len(metric)
+        store = Store(max_memory)
+        self._pairs = store.empty((self.naux, mol.nao * (mol.nao + 1) // 2))
         self._fill_pairs()
-        self._potentials = self._store("potentials", (len(coords), self.naux))
-        with self.auxmol.with_range_coulomb(omega):
-            for p0, p1 in lib.prange(0, len(coords), 8192):
-                points = gto.fakemol_for_charges(coords[p0:p1])
-                self._potentials[p0:p1] = gto.intor_cross("int2c2e", self.auxmol, points).T
-
-    def _store(self, name: str, shape: tuple[int, int]) -> Any:
-        """A table in memory if it takes less than half of max_memory, else on disk for as long as this object lives."""
-        if shape[0] * shape[1] * 8e-6 < self.max_memory / 2:
-            return np.empty(shape)
-        self._disk = self._disk or lib.H5TmpFile()
-        return self._disk.create_dataset(name, shape, "f8", chunks=(min(shape[0], 256), shape[1]))
+        self.potentials = PotentialTable(AuxiliaryPotentials(self.auxmol, omega), coords, store)
 
     def _fill_pairs(self) -> None:
         """(P|mu nu), (naux, nao (nao + 1) / 2), by groups of auxiliary shells."""
@@ -157,10 +155,6 @@ class FittedExchange:
         """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""
         return scipy.linalg.cho_solve(self._metric, x)
 
-    def potentials(self, p0: int, p1: int) -> np.ndarray:
-        """V_P(g), (p1 - p0, naux)."""
-        return self._potentials[p0:p1]
-
     def pairs(self, local: np.ndarray, signs: np.ndarray) -> FittedPairs:
         """Pair potentials of the orbitals of one spin."""
         return FittedPairs(self, local, signs)
@@ -169,6 +163,16 @@ class FittedExchange:
 def _row_starts(n: int) -> np.ndarray:
     """Where each row of a packed lower triangle begins."""
     return np.arange(n) * np.arange(1, n + 1) // 2
+
+
+def packed_product(v: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """sum_j v_ij(g) x_j(g), (n, g), for symmetric v_ij packed by rows (n (n + 1) / 2, g) and x (n, g)."""
+    out = np.zeros_like(x)
+    for i, start in enumerate(_row_starts(len(x))):
+        row = v[start : start + i + 1]
+        out[i] += np.einsum("jg,jg->g", row, x[: i + 1])
+        out[:i] += row[:i] * x[i]
+    return out
 
 
 class FittedPairs:
@@ -183,47 +187,38 @@ class FittedPairs:
         #: C^P_ij for i >= j, one pair per row.
         self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
         self.gathered = np.zeros_like(self.coefficients)
-        self.gathered_full: Any = 0.0
-
-    def _groups(self, phi: np.ndarray, p0: int):
-        """Groups of points with the orbitals that are there: points, table of V_P, orbitals and their pairs."""
-        for g0, g1 in lib.prange(0, len(phi), POINTS):
-            size = abs(phi[g0:g1]).max(axis=0, initial=0.0)
-            here = np.flatnonzero(size > ORBITAL_MIN * size.max(initial=0.0))
-            if len(here):
-                rows, columns = np.tril_indices(len(here))
-                packed = here[rows] * (here[rows] + 1) // 2 + here[columns]
-                yield slice(g0, g1), self.tables.potentials(p0 + g0, p0 + g1), here, packed
+        self.gathered_full: Any = None
 
     def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
-        """h (g, n) at the points p0 ... p0 + g, where the orbitals are phi (g, n)."""
-        out = np.zeros_like(phi)
-        for points, table, here, packed in self._groups(phi, p0):
-            signed = np.ascontiguousarray((phi[points, here] * self.signs[here]).T)
-            v = self.coefficients[packed] @ table.T
-            h = np.zeros_like(signed)
-            for i, start in enumerate(_row_starts(len(here))):
-                row = v[start : start + i + 1]
-                h[i] += np.einsum("jg,jg->g", row, signed[: i + 1])
-                h[:i] += row[:i] * signed[i]
-            out[points, here] = h.T
+        """h (g, n) at the points p0 ... p0 + g of a block, where the orbitals are phi (g, n)."""
+        out = np.empty_like(phi)
+        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
+            signed = np.ascontiguousarray((phi[group.points] * self.signs).T)
+            out[group.points] = packed_product(group.spread(self.coefficients), signed).T
         return out
 
     def gather(self, b: np.ndarray, phi: np.ndarray, p0: int) -> None:
         """Add sum_g b phi_i phi_j V_P for weights b (g,) and orbitals phi (g, n) at the points p0 ... p0 + g."""
-        for points, table, here, packed in self._groups(phi, p0):
-            orbitals = np.ascontiguousarray(phi[points, here].T)
-            weighted = orbitals * b[points]
-            products = np.empty((len(packed), len(table)))
-            for i, start in enumerate(_row_starts(len(here))):
+        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
+            orbitals = np.ascontiguousarray(phi[group.points].T)
+            weighted = orbitals * b[group.points]
+            products = np.empty((len(self.coefficients), orbitals.shape[1]))
+            for i, start in enumerate(_row_starts(self.n)):
                 np.multiply(orbitals[: i + 1], weighted[i], out=products[start : start + i + 1])
-            self.gathered[packed] += products @ table
+            self.gathered += group.gather(products)
 
     def gather_full(self, b: np.ndarray, ao: np.ndarray, phi: np.ndarray, p0: int) -> None:
         """Add sum_g b phi_mu phi_j V_P, for `full`; ao (g, nao) are the basis functions at the points."""
-        for g0, g1 in lib.prange(0, len(phi), 128):
-            products = np.einsum("g,gm,gj->gmj", b[g0:g1], ao[g0:g1], phi[g0:g1]).reshape(g1 - g0, -1)
-            self.gathered_full += (self.tables.potentials(p0 + g0, p0 + g1).T @ products).reshape(self.half.shape)
+        if self.gathered_full is None:
+            self.gathered_full = np.zeros_like(self.half)
+        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
+            at = group.points
+            here = basis_functions_at(ao[at])
+            basis, weighted = ao[at][:, here].T, (phi[at] * b[at, None]).T
+            for j0, j1 in lib.prange(0, self.n, 8):
+                products = (basis[:, None] * weighted[j0:j1]).reshape(-1, basis.shape[1])
+                gathered = group.gather(products).reshape(len(here), j1 - j0, -1)
+                self.gathered_full[:, here, j0:j1] += gathered.transpose(2, 0, 1)
 
     def full(self) -> np.ndarray:
         """The whole symmetric dE/dD, (nao, nao), from everything that `gather_full` has seen."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 from pyscf import gto, lib
 
-from mlxc.exx import POINTS
+#: Points whose integrals are held at a time.
+POINTS = 1024
 
 
 class AnalyticExchange:
     """The same as FittedExchange without fitting, from the integrals of every AO pair at every point."""
 
     def __init__(self, mol: gto.Mole, coords: np.ndarray, omega: float = 0.0):
-        self.mol, self.coords, self.omega = mol, coords, omega
+        self.mol, self.omega, self.potentials = mol, omega, self
+        self.coords, self.order = coords, np.arange(len(coords))
 
-    def potentials(self, p0: int, p1: int) -> np.ndarray:
+    def blocks(self, size: int):
+        """As PotentialTable.blocks."""
+        return lib.prange(0, len(self.coords), size)
+
+    def pair_potentials(self, p0: int, p1: int) -> np.ndarray:
         """v_mu,nu(g), (p1 - p0, nao, nao)."""
         with self.mol.with_range_coulomb(self.omega):
             return self.mol.intor("int1e_grids", grids=self.coords[p0:p1])
@@ -35,7 +41,7 @@ class AnalyticPairs:
         """(points, sum_j v_mu,j s_j phi_j) by groups of points."""
         for g0, g1 in lib.prange(0, len(phi), POINTS):
             density = (phi[g0:g1] * self.signs) @ self.local.T
-            v = self.tables.potentials(p0 + g0, p0 + g1)
+            v = self.tables.pair_potentials(p0 + g0, p0 + g1)
             yield slice(g0, g1), np.einsum("gmn,gn->gm", v, density)
 
     def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:

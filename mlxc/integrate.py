@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from pyscf import dft
 
-from mlxc.exx import FittedExchange, factorize, occupied_fock
-from mlxc.numint import Backend, derivatives
+from mlxc.exx import FittedExchange, basis_functions_at, factorize, occupied_fock
+from mlxc.numint import BLOCK, Backend, derivatives
 
 
 class Block:
@@ -42,10 +42,16 @@ class Block:
 
     def semilocal(self, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray) -> np.ndarray:
         """All of the semilocal part of F, (nao, nao)."""
-        value = 0.5 * vrho[:, None] * self.ao[0] + np.einsum("xg,xgm->gm", vgrad, self.ao[1:])
-        half = self.ao[0].T @ value
-        half += 0.25 * sum(a.T @ (vtau[:, None] * a) for a in self.ao[1:])
-        return half + half.T
+        out = np.zeros((self.ao.shape[2], self.ao.shape[2]))
+        for group in self.pairs.tables.potentials.groups(self.p0, self.p0 + self.ao.shape[1]):
+            at = group.points
+            here = basis_functions_at(self.ao[0, at])
+            ao = self.ao[:, at][:, :, here]
+            value = 0.5 * vrho[at, None] * ao[0] + np.einsum("xg,xgm->gm", vgrad[:, at], ao[1:])
+            half = ao[0].T @ value
+            half += 0.25 * sum(a.T @ (vtau[at, None] * a) for a in ao[1:])
+            out[np.ix_(here, here)] += half + half.T
+        return out
 
 
 class LocalHybridNumInt(dft.numint.NumInt):
@@ -60,7 +66,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
         self.libxc = Backend(functional)
         self.functional = functional
         self.auxbasis = auxbasis
-        self._tables: FittedExchange | None = None
+        self._tables: tuple[Any, Any, FittedExchange] | None = None
         self._unoccupied: list | None = None
         self._whole = True
 
@@ -78,18 +84,19 @@ class LocalHybridNumInt(dft.numint.NumInt):
         """Tables of exact exchange for `mol` on `grids`."""
         if grids.coords is None:
             grids.build(with_non0tab=True)
-        tables = self._tables
-        if tables is None or tables.mol is not mol or tables.coords is not grids.coords:
-            omega = self.functional.exx_omega
-            tables = self._tables = FittedExchange(mol, grids.coords, omega, self.auxbasis, max_memory / 2)
-        return tables
+        if self._tables is None or self._tables[0] is not mol or self._tables[1] is not grids.coords:
+            exchange = FittedExchange(mol, grids.coords, self.functional.exx_omega, self.auxbasis, max_memory / 2)
+            self._tables = mol, grids.coords, exchange
+        return self._tables[2]
 
     def blocks(self, mol: Any, grids: Any, pairs: list[Any], max_memory: float):
         """Blocks of points: (one Block for the pairs of each spin, weights)."""
-        p1 = 0
-        for ao, _, weight, _ in self.block_loop(mol, grids, mol.nao, 1, max_memory=max_memory / 4):
-            p0, p1 = p1, p1 + len(weight)
-            yield [Block(ao, p, p0) for p in pairs], weight
+        points = self.tables(mol, grids, max_memory).potentials
+        weights = grids.weights[points.order]
+        for p0, p1 in points.blocks(min(BLOCK, int(max_memory / 4 * 1e6 / (8 * 5 * mol.nao)))):
+            coords = points.coords[p0:p1]
+            ao = self.eval_ao(mol, coords, 1, non0tab=self.make_mask(mol, coords), cutoff=grids.cutoff)
+            yield [Block(ao, p, p0) for p in pairs], weights[p0:p1]
 
     def integrate(self, mol: Any, grids: Any, dms: np.ndarray, max_memory: float = 2000) -> tuple:
         """(electrons (S,), E_xc, Fock matrices (S, nao, nao)) of spin density matrices dms (S, nao, nao).

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyscf import lib
 
-from mlxc.exx import POINTS
+from mlxc.exx import packed_product
 from mlxc.integrate import Block, LocalHybridNumInt, gradient_potentials, semilocal_columns, spin_variables
 from mlxc.numint import derivatives
 
@@ -28,11 +27,11 @@ class PerturbedPairs:
     """Potentials v_i,x_j(g) between orbitals i of `pairs` and as many orbitals x_j = sum_mu phi_mu X_mu,j."""
 
     def __init__(self, pairs: Any, x: np.ndarray):
-        tables, n = pairs.tables, pairs.n
+        self.x, tables, n = x, pairs.tables, pairs.n
         self.half = tables.half_transformed(x)
         molecular = np.matmul(pairs.local.T, self.half).reshape(-1, n * n)
-        #: C^P_i,x_j, (naux, n * n).
-        self.coefficients = tables.solve(molecular)
+        #: C^P_i,x_j, (n * n, naux).
+        self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
 
 
 class Response:
@@ -56,37 +55,44 @@ class Response:
                 b.pairs.gather(w, b.phi[0], b.p0)
         #: sum_g w phi_i phi_j V_P, solved for the fit, (naux, n, n).
         self.fitted = [p.fitted() for p in self.pairs]
-        #: C^P_ij of all pairs, (naux, n * n).
-        self.zeroth = [
-            lib.unpack_tril(np.ascontiguousarray(p.coefficients.T)).reshape(-1, p.n * p.n) for p in self.pairs
-        ]
 
     def _blocks(self):
         return self.ni.blocks(self.mol, self.grids, self.pairs, self.max_memory)
 
     def __call__(self, dms: np.ndarray) -> np.ndarray:
-        """dF (S, nao, nao) for dms (S, nao, nao) of spin channels, symmetric or not."""
-        changes = [
-            Change(p, f, c, self._sides(d, p.local))
-            for d, p, f, c in zip(dms, self.pairs, self.fitted, self.zeroth, strict=True)
+        """dF (m, S, nao, nao) for dms (m, S, nao, nao) of spin channels, symmetric or not."""
+        memory = sum(p.half.nbytes for p in self.pairs) * 2 * 1e-6
+        together = max(1, int(self.max_memory / 4 / max(memory, 1e-6)))
+        parts = [self._apply(dms[k : k + together]) for k in range(0, len(dms), together)]
+        return np.concatenate(parts) if parts else np.zeros_like(dms)
+
+    def _apply(self, dms: np.ndarray) -> np.ndarray:
+        sets = [
+            [Change(p, f, *self._sides(d, p.local)) for d, p, f in zip(dm, self.pairs, self.fitted, strict=True)]
+            for dm in dms
         ]
-        for (blocks, _), v, second in zip(self._blocks(), self.first, self.second, strict=True):
-            for change, block in zip(changes, blocks, strict=True):
-                change.enter(block)
-            x1 = self._variables(blocks, changes)
-            v1 = np.zeros_like(x1)
-            for (k, m), row in zip(combinations_with_replacement(range(len(x1)), 2), second, strict=True):
-                v1[k] += row * x1[m]
-                if k != m:
-                    v1[m] += row * x1[k]
-            n = len(blocks)
-            sigma, sigma1 = v[n : -2 * n], v1[n : -2 * n]
-            vgrad1 = gradient_potentials([b.grad for b in blocks], sigma1, self.spin)
-            grad_part = gradient_potentials([c.grad for c in changes], sigma, self.spin)
-            for s, (change, block) in enumerate(zip(changes, blocks, strict=True)):
-                tau1, ex1 = v1[-2 * n + s], v1[-n + s]
-                change.add(block, v1[s], vgrad1[s] + grad_part[s], tau1, ex1, v[-n + s])
-        return np.array([self._rebuild(c, p.local) for c, p in zip(changes, self.pairs, strict=True)])
+        for (blocks, _), first, second in zip(self._blocks(), self.first, self.second, strict=True):
+            for s, block in enumerate(blocks):
+                enter(block, [changes[s] for changes in sets])
+            for changes in sets:
+                self._gather(blocks, changes, first, second)
+        return np.array(
+            [[self._rebuild(c, p.local) for c, p in zip(changes, self.pairs, strict=True)] for changes in sets]
+        )
+
+    def _gather(self, blocks: list[Block], changes: list[Change], first: np.ndarray, second: np.ndarray) -> None:
+        """From changes of the variables to changes of the potentials, and their contributions to dF."""
+        x1 = self._variables(blocks, changes)
+        v1 = np.zeros_like(x1)
+        for (k, m), row in zip(combinations_with_replacement(range(len(x1)), 2), second, strict=True):
+            v1[k] += row * x1[m]
+            if k != m:
+                v1[m] += row * x1[k]
+        n = len(blocks)
+        vgrad1 = gradient_potentials([b.grad for b in blocks], v1[n : -2 * n], self.spin)
+        grad_part = gradient_potentials([c.grad for c in changes], first[n : -2 * n], self.spin)
+        for s, (change, block) in enumerate(zip(changes, blocks, strict=True)):
+            change.add(block, v1[s], vgrad1[s] + grad_part[s], v1[-2 * n + s], v1[-n + s], first[-n + s])
 
     def _sides(self, dm: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A and B of dm = A L^T + L B^T."""
@@ -112,62 +118,86 @@ class Response:
         return right @ sl.T + sl @ left.T - sl @ (local.T @ right) @ sl.T
 
 
+def enter(block: Block, changes: list[Change]) -> None:
+    """Let several changes of one spin see the points of a block: the potentials of the orbitals serve all."""
+    pairs, n = block.pairs, block.pairs.n
+    for change in changes:
+        change.start(block)
+    for group in pairs.tables.potentials.groups(block.p0, block.p0 + len(block.h)):
+        v0, at = group.spread(pairs.coefficients), group.points
+        phi = np.ascontiguousarray(block.phi[0][at].T)
+        for change in changes:
+            for k, side in enumerate(change.sides):
+                v1 = group.spread(side.coefficients).reshape(n, n, -1)
+                change.moved[k][at] = np.einsum("ijg,jg->gi", v1, phi)
+                change.kept[k][at] = packed_product(v0, np.ascontiguousarray(change.values[k][at].T)).T
+    for change in changes:
+        moved = sum(change.moved[k] for k in change.roles if k is not None)
+        change.ex -= 0.5 * np.einsum("gi,gi->g", block.phi[0], moved)
+
+
 class Change:
-    """First-order change of one spin, at the points of one block after the other, and the columns gathered from it."""
+    """First-order change of one spin, at the points of one block after the other, and the columns gathered from it.
 
-    def __init__(self, pairs: Any, fitted: np.ndarray, zeroth: np.ndarray, sides: tuple[np.ndarray, np.ndarray]):
-        self.pairs, self.fitted, self.zeroth, self.sides = pairs, fitted, zeroth, sides
-        self.perturbed = [PerturbedPairs(pairs, x) for x in sides]
-        n = pairs.n
-        self.direct = [np.zeros_like(x) for x in sides]
-        self.gathered = [np.zeros_like(fitted.reshape(-1, n * n)) for _ in range(2)]
+    Of A and B only those are worked on that differ and are not zero: `sides`, with `roles` telling which is which.
+    """
 
-    def enter(self, block: Block) -> None:
-        """Changes of what a functional sees, at the points of `block`."""
-        phi, h = block.phi, block.h
-        self.values = [block.ao[0] @ x for x in self.sides]
-        c = block.ao @ (self.sides[0] + self.sides[1])
+    def __init__(self, pairs: Any, fitted: np.ndarray, a: np.ndarray, b: np.ndarray):
+        self.pairs, self.fitted, self.both = pairs, fitted, a + b
+        small = 1e-13 * max(abs(a).max(initial=0.0), abs(b).max(initial=0.0))
+        distinct = [a] if abs(a - b).max(initial=0.0) <= small else [a, b]
+        kept = [x for x in distinct if abs(x).max(initial=0.0) > small]
+        self.sides = [PerturbedPairs(pairs, x) for x in kept]
+        self.roles: tuple[int | None, ...] = (0, 0)
+        if len(distinct) == 2:
+            first = 0 if kept[0] is a else None
+            self.roles = (first, len(kept) - 1 if kept[-1] is b else None)
+        self.direct = [np.zeros_like(a) for _ in self._different()]
+        self.gathered = [np.zeros((pairs.n**2, len(fitted))) for _ in self._different()]
+
+    def _different(self) -> range:
+        """dF @ L and dF^T @ L, or the first alone where they are equal."""
+        return range(1 if self.roles[0] == self.roles[1] else 2)
+
+    def start(self, block: Block) -> None:
+        """Changes of what needs no exchange at the points of `block`, and room for the rest."""
+        phi = block.phi
+        self.values = [block.ao[0] @ s.x for s in self.sides]
+        c = block.ao @ self.both
         self.rho = np.einsum("gj,gj->g", c[0], phi[0])
         self.grad = np.einsum("xgj,gj->xg", c[1:], phi[0]) + np.einsum("gj,xgj->xg", c[0], phi[1:])
         self.tau = 0.5 * np.einsum("xgj,xgj->g", c[1:], phi[1:])
+        self.ex = -0.5 * np.einsum("gj,gj->g", c[0], block.h)
         # Per side x: sum_j phi_j v_i,x_j and sum_j x_j v_i,j.
-        self.moved, self.kept = ([np.empty_like(phi[0]) for _ in range(2)] for _ in range(2))
-        n = self.pairs.n
-        for g0, g1 in lib.prange(0, len(h), POINTS):
-            table = self.pairs.tables.potentials(block.p0 + g0, block.p0 + g1)
-            v0 = (table @ self.zeroth).reshape(-1, n, n)
-            for k, (x, value) in enumerate(zip(self.perturbed, self.values, strict=True)):
-                v1 = (table @ x.coefficients).reshape(-1, n, n)
-                self.moved[k][g0:g1] = np.einsum("gij,gj->gi", v1, phi[0][g0:g1])
-                self.kept[k][g0:g1] = np.einsum("gij,gj->gi", v0, value[g0:g1])
-        moved = np.einsum("gi,gi->g", phi[0], self.moved[0] + self.moved[1])
-        self.ex = -0.5 * (np.einsum("gj,gj->g", c[0], h) + moved)
+        self.moved, self.kept = ([np.empty_like(phi[0]) for _ in self.sides] for _ in range(2))
 
     def add(
         self, block: Block, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray, vex: np.ndarray, weight: np.ndarray
     ) -> None:
         """Gather the columns from changes of the potentials; `weight` is the unchanged dE/dex."""
-        phi = block.phi[0]
-        same = semilocal_columns(block.ao, block.phi, vrho, vgrad, vtau) - 0.5 * block.ao[0].T @ (
-            vex[:, None] * block.h
-        )
-        n = self.pairs.n
-        for k in range(2):
-            first, second = k, 1 - k
-            exchange = weight[:, None] * (self.kept[first] + self.moved[second])
+        phi, n = block.phi[0], self.pairs.n
+        same = semilocal_columns(block.ao, block.phi, vrho, vgrad, vtau)
+        for k in self._different():
+            first, second = self.roles[k], self.roles[1 - k]
+            exchange, products = vex[:, None] * block.h, vex[:, None] * phi
+            if first is not None:
+                exchange += weight[:, None] * self.kept[first]
+            if second is not None:
+                exchange += weight[:, None] * self.moved[second]
+                products += weight[:, None] * self.values[second]
             self.direct[k] += same - 0.5 * block.ao[0].T @ exchange
-            products = weight[:, None] * self.values[second] + vex[:, None] * phi
-            for g0, g1 in lib.prange(0, len(phi), POINTS):
-                table = self.pairs.tables.potentials(block.p0 + g0, block.p0 + g1)
-                pair = phi[g0:g1, :, None] * products[g0:g1, None, :]
-                self.gathered[k] += table.T @ pair.reshape(-1, n * n)
+            for group in self.pairs.tables.potentials.groups(block.p0, block.p0 + len(phi)):
+                pair = phi[group.points].T[:, None] * products[group.points].T
+                self.gathered[k] += group.gather(pair.reshape(n * n, -1))
 
-    def columns(self) -> list[np.ndarray]:
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
         """dF @ L and dF^T @ L, (nao, n) each."""
         out = []
-        for k in range(2):
-            fitted = self.pairs.tables.solve(self.gathered[k]).reshape(self.fitted.shape)
-            moved = np.einsum("Pij,Pmj->mi", self.fitted, self.perturbed[k].half, optimize=True)
-            kept = np.einsum("Pij,Pmj->mi", fitted, self.pairs.half, optimize=True)
-            out.append(self.direct[k] - 0.5 * (moved + kept))
-        return out
+        for k in self._different():
+            fitted = self.pairs.tables.solve(np.ascontiguousarray(self.gathered[k].T)).reshape(self.fitted.shape)
+            columns = self.direct[k] - 0.5 * np.einsum("Pij,Pmj->mi", fitted, self.pairs.half, optimize=True)
+            side = self.roles[k]
+            if side is not None:
+                columns -= 0.5 * np.einsum("Pij,Pmj->mi", self.fitted, self.sides[side].half, optimize=True)
+            out.append(columns)
+        return out[0], out[-1]

@@ -71,12 +71,12 @@ class LocalHybridSCF:
         def changed(dm1: np.ndarray) -> np.ndarray:
             dm1 = np.asarray(dm1)
             if restricted:
-                flat = dm1.reshape(-1, *dm.shape)
-                signs = np.array([1.0, -1.0][: len(spins)])
-                v1 = np.array([response(0.5 * signs[:, None, None] * d)[0] for d in flat]).reshape(dm1.shape)
+                signs = np.array([0.5, -0.5][: len(spins)])
+                sets = signs[:, None, None] * dm1.reshape(-1, 1, *dm.shape)
+                v1 = response(sets)[:, 0].reshape(dm1.shape)
             else:
-                sets = dm1.reshape(2, -1, *dm.shape[1:])
-                v1 = np.stack([response(d) for d in sets.swapaxes(0, 1)], axis=1).reshape(dm1.shape)
+                sets = dm1.reshape(2, -1, *dm.shape[1:]).swapaxes(0, 1)
+                v1 = response(sets).swapaxes(0, 1).reshape(dm1.shape)
             if with_j and hermi != 2 and singlet is not False:
                 vj = self.get_j(self.mol, dm1, hermi=hermi)
                 v1 += vj if restricted else vj[0] + vj[1]

@@ -34,7 +34,7 @@ def test_kernel_is_the_derivative_of_the_potential(mole, name, kind, shaken_hybr
     changes = changes + changes.transpose(0, 2, 1)
     step = 1e-5
     up, down = (ni.integrate(mol, grids, dms + h * changes)[2] for h in (step, -step))
-    got = Response(ni, mol, grids, occupied, 2000)(changes)
+    (got,) = Response(ni, mol, grids, occupied, 2000)(changes[None])
     for u, d, f, c in zip(up, down, got, occupied, strict=True):
         expected = (u - d) / (2 * step) @ c
         assert abs(f @ c - expected).max() < 1e-6 * abs(expected).max()

@@ -35,14 +35,15 @@ GRID_LEVEL = 3
 RHO_MIN = 1e-9
 
 
-def kohn_sham(system: System, xc: str, basis: str, grids=None) -> dft.rks.RKS:
-    """A converged density-fitted KS object; restricted for singlets."""
+def kohn_sham(system: System, xc: str, basis: str, start: dft.rks.RKS | None = None) -> dft.rks.RKS:
+    """A converged density-fitted KS object; restricted for singlets.  From the density and on the grid of `start`."""
     mf = dft.KS(system.mole(basis), xc=xc).density_fit()
     mf.conv_tol = 1e-8
     mf.grids.level = GRID_LEVEL
-    if grids is not None:
-        mf.grids = grids
-    return converge(mf)
+    if start is None:
+        return converge(mf)
+    mf.grids = start.grids
+    return converge(mf, start.make_rdm1())
 
 
 def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.ndarray]:
@@ -62,7 +63,7 @@ def write(path: Path, system: System, basis: str) -> bool:
     """Compute and store one molecule; returns whether both calculations converged."""
     start = time.perf_counter()
     r2scan = kohn_sham(system, "r2scan", basis)
-    pbe0 = kohn_sham(system, "pbe0", basis, r2scan.grids)
+    pbe0 = kohn_sham(system, "pbe0", basis, r2scan)
     features, weights = features_on_grid(r2scan)
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
