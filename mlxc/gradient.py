@@ -5,7 +5,7 @@ mlxc.exx), the derivative at fixed L has five parts, gathered in one pass over t
 
 1. basis functions in n, grad n, tau and, times -1/2 b h_i, in ex (h_i is symmetric in both orbitals of ex);
 2. potentials V_P(g) of the auxiliary functions: -1/2 W_P(g) dV_P(g), W_P = b sum_ij s_i s_j phi_i phi_j C^P_ij;
-3. weights: e(g) dw_g, from torch.autograd of Becke's partition (J. Chem. Phys. 88, 2547 (1988));
+3. weights: e(g) dw_g (mlxc.partition);
 4. points: all of 1 to 3 depend on differences of positions only, so a point that moves with its atom feels minus the
    sum of what it gives to all centres (Johnson, Gill, Pople, J. Chem. Phys. 98, 5612 (1993));
 5. the fit C^P_ij = sum_Q (P|Q)^-1 (Q|ij): with Gamma^P_ij = sum_g b phi_i phi_j V_P and Z = (P|Q)^-1 Gamma,
@@ -19,17 +19,16 @@ The change of L that keeps orbitals orthonormal is PySCF's energy-weighted densi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from pyscf import df, gto, lib
 from pyscf.grad import rks as rks_grad
 
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, factorize
 from mlxc.integrate import Block, LocalHybridNumInt, potentials_of, semilocal_factors
+from mlxc.partition import partitioned_points, weight_gradient
 
 #: At most so many points are handled at a time.
 POINTS = 2048
@@ -44,7 +43,6 @@ class LocalHybridGradients:
     base: Any
     mol: Any
     max_memory: Any
-    verbose: Any
     get_j: Any
 
     @property
@@ -117,7 +115,7 @@ def xc_gradient(ni: LocalHybridNumInt, mol: Any, grids: Any, dms: np.ndarray, ma
     tables = ni.tables(mol, grids, max_memory)
     spins = [tables.pairs(*factorize(d)) for d in dms]
     gathered = [np.zeros_like(p.coefficients) for p in spins]
-    numbers = 14 * mol.nao + 5 * len(spins[0].half) + 20 * mol.natm**2 + sum(5 * len(p.coefficients) for p in spins)
+    numbers = 14 * mol.nao + 5 * tables.auxmol.nao + 20 * mol.natm**2 + sum(5 * len(p.coefficients) for p in spins)
     size = int(np.clip(max_memory / 2 / (8e-6 * numbers), 16, POINTS))
     gradient = np.zeros((mol.natm, 3))
     for atom, coords, volume, weight in partitioned_points(mol, grids, size):
@@ -169,50 +167,6 @@ def by_atom(mol: gto.Mole, x: np.ndarray) -> np.ndarray:
     return np.array([x[:, p0:p1].sum(1) for p0, p1 in mol.aoslice_by_atom()[:, 2:]])
 
 
-def partitioned_points(mol: gto.Mole, grids: Any, size: int) -> Iterator[tuple]:
-    """The points of PySCF's grid by atom: (atom, coordinates (g, 3), volumes and weights (g,)), g <= size."""
-    table = grids.gen_atomic_grids(mol, grids.atom_grid, grids.radi_method, grids.level, grids.prune)
-    coords, weights = grids.get_partition(
-        mol, table, grids.radii_adjust, grids.atomic_radii, grids.becke_scheme, concat=False
-    )
-    for atom in range(mol.natm):
-        volume = table[mol.atom_symbol(atom)][1]
-        for p0, p1 in lib.prange(0, len(volume), size):
-            yield atom, coords[atom][p0:p1], volume[p0:p1], weights[atom][p0:p1]
-
-
-def weight_gradient(
-    mol: gto.Mole, grids: Any, atom: int, coords: np.ndarray, volume: np.ndarray, weight: np.ndarray, energy: np.ndarray
-) -> np.ndarray:
-    """sum_g energy_g dweight_g/dR, (natm, 3), at fixed points coords (g, 3) of one atom.
-
-    PySCF's own derivatives of weights take atoms with core potentials for smaller ones than its weights do.
-    Raises InputError for weights that are not Becke's.
-    """
-    scale = (
-        grids.radii_adjust(mol, grids.atomic_radii) if grids.radii_adjust and grids.atomic_radii is not None else None
-    )
-    atoms = range(mol.natm)
-    shift = torch.tensor([[scale(i, j, 0.0) if scale else 0.0 for j in atoms] for i in atoms], dtype=torch.float64)
-    centres = torch.tensor(mol.atom_coords(), requires_grad=True)
-    r, between = (_distances(torch.as_tensor(x), centres) for x in (coords, centres))
-    f = (r[:, :, None] - r[:, None, :]) / (between + torch.eye(mol.natm))
-    f = f + shift * (1 - f * f)
-    for _ in range(3):
-        f = (3 - f * f) * f / 2
-    # The factor 1/2 of every atom with itself cancels.
-    cells = ((1 - f) / 2).prod(-1)
-    becke = torch.from_numpy(volume) * cells[:, atom] / cells.sum(-1)
-    if not np.allclose(becke.detach(), weight, rtol=1e-6, atol=1e-8):
-        raise InputError("gradients of a local hybrid are there for grids with Becke's partition, PySCF's default")
-    (out,) = torch.autograd.grad(becke @ torch.from_numpy(energy), centres)
-    return out.numpy()
-
-
-def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-
-
 def fit_gradient(
     mol: gto.Mole, tables: FittedExchange, spins: list[Any], gathered: list[np.ndarray], max_memory: float
 ) -> np.ndarray:
@@ -221,17 +175,14 @@ def fit_gradient(
     fitted = [tables.solve(g.T) for g in gathered]
     metric = sum((z * pair_signs(p.signs)) @ p.coefficients for z, p in zip(fitted, spins, strict=True))
     auxiliary = -0.5 * np.einsum("xqp,qp->xq", auxmol.intor("int2c2e_ip1"), metric + metric.T)
-    basis = np.zeros((3, nao))
+    signed, basis = [p.local * p.signs for p in spins], np.zeros((3, nao))
     ao_loc = auxmol.ao_loc_nr()
     step = max(1, int(max_memory / 2 / (8e-6 * 6 * nao**2 * (ao_loc[1:] - ao_loc[:-1]).max())))
     for s0, s1 in lib.prange(0, auxmol.nbas, step):
         q = slice(ao_loc[s0], ao_loc[s1])
         shells = (0, mol.nbas, 0, mol.nbas, s0, s1)
         integrals = df.incore.aux_e2(mol, auxmol, "int3c2e_ip1", aosym="s1", comp=3, shls_slice=shells)
-        z = sum(
-            np.matmul((p.local * p.signs) @ lib.unpack_tril(np.ascontiguousarray(f[q])), (p.local * p.signs).T)
-            for p, f in zip(spins, fitted, strict=True)
-        )
+        z = sum(x @ lib.unpack_tril(np.ascontiguousarray(f[q])) @ x.T for x, f in zip(signed, fitted, strict=True))
         # (d mu nu|Q) + (mu d nu|Q) + (mu nu|d Q) = 0 gives the auxiliary function's derivative too.
         part = np.einsum("xqnm,qnm->xqm", integrals.transpose(0, 3, 2, 1), z)
         basis += part.sum(1)
