@@ -111,8 +111,8 @@ class LocalHybridNumInt(dft.numint.NumInt):
         semilocal = np.zeros_like(dms)
         whole = self._whole or self._unoccupied is None
         for blocks, weight in self.blocks(mol, grids, pairs, max_memory):
-            e, potentials = potentials_of(self.functional, blocks, spin, weight)
-            exc += e
+            energy, potentials = potentials_of(self.functional, blocks, spin, weight)
+            exc += energy @ weight
             nelec += [b.rho @ weight for b in blocks]
             for s, (block, (vrho, vgrad, vtau, vex)) in enumerate(zip(blocks, potentials, strict=True)):
                 if whole:
@@ -145,12 +145,20 @@ class LocalHybridNumInt(dft.numint.NumInt):
         return self.integrate(mol, grids, np.array([dms / 2, dms / 2]) if dms.ndim == 2 else dms, max_memory)
 
 
+def semilocal_factors(
+    phi: np.ndarray, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Half the derivatives of E with respect to s_i phi_i (g, n) and its gradient (3, g, n), of orbitals (4, g, n)."""
+    value = vrho[:, None] * phi[0] + np.einsum("xg,xgi->gi", vgrad, phi[1:])
+    slope = vgrad[:, :, None] * phi[0] + (0.5 * vtau)[:, None] * phi[1:]
+    return value, slope
+
+
 def semilocal_columns(
     ao: np.ndarray, phi: np.ndarray, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray
 ) -> np.ndarray:
     """The semilocal part of F @ local (nao, n): ao (4, g, nao) and orbitals phi (4, g, n), each with gradients."""
-    value = vrho[:, None] * phi[0] + np.einsum("xg,xgi->gi", vgrad, phi[1:])
-    slope = vgrad[:, :, None] * phi[0] + (0.5 * vtau)[:, None] * phi[1:]
+    value, slope = semilocal_factors(phi, vrho, vgrad, vtau)
     return ao[0].T @ value + sum(a.T @ s for a, s in zip(ao[1:], slope, strict=True))
 
 
@@ -172,11 +180,11 @@ def gradient_potentials(grad: list[np.ndarray], vsigma: np.ndarray, spin: int) -
     return out
 
 
-def potentials_of(functional: Any, blocks: list[Block], spin: int, weight: np.ndarray) -> tuple[float, list]:
-    """E_xc of a block and its derivatives per spin: (d/dn, d/d grad n (3, g), d/dtau, d/dex), weights included."""
+def potentials_of(functional: Any, blocks: list[Block], spin: int, weight: np.ndarray) -> tuple[np.ndarray, list]:
+    """Energy per volume (g,), and per spin (d/dn, d/d grad n (3, g), d/dtau, d/dex) of E_xc, weights included."""
     x = spin_variables(blocks, spin)
     exc, *rows = derivatives(functional, torch.from_numpy(x), spin, 1)
-    energy = float((exc * x[: 1 + spin].sum(0)) @ weight)
+    energy = exc * x[: 1 + spin].sum(0)
     v, n = np.array(rows) * weight, len(blocks)
     vgrad = gradient_potentials([b.grad for b in blocks], v[n : -2 * n], spin)
     return energy, list(zip(v[:n], vgrad, v[-2 * n : -n], v[-n:], strict=True))

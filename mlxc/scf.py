@@ -14,6 +14,7 @@ from mlxc import models
 from mlxc.errors import InputError, UnknownFunctionalError
 from mlxc.exx import factorize
 from mlxc.functional import Functional
+from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
 from mlxc.response import Response
@@ -46,6 +47,19 @@ class LocalHybridSCF:
         fock = self.get_fock(dm=self.make_rdm1())
         self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
         return energy
+
+    def density_fit(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's, which goes behind this class: its gradients know nothing of local hybrids."""
+        mf = super().density_fit(*args, **kwargs)  # type: ignore[misc]
+        mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
+        return lib.set_class(mf, (LocalHybridSCF, type(mf)))
+
+    def nuc_grad_method(self) -> Any:
+        """PySCF's object for nuclear gradients, made one for local hybrids."""
+        gradients = super().nuc_grad_method()  # type: ignore[misc]
+        return lib.set_class(gradients, (LocalHybridGradients, type(gradients)))
+
+    Gradients = nuc_grad_method
 
     def TDDFT(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's TDDFT object in the form that hybrids need."""

@@ -204,7 +204,8 @@ def test_attaching_another_functional_takes_everything_back(mole):
 def test_what_is_not_there_is_refused(mole):
     mol = mole("H2O")
     mf = mlxc.KS(mol, IsoOrbitalHybrid()).run()
-    for use in (lambda: mf.nuc_grad_method().kernel(), lambda: mf.Hessian().kernel(), lambda: mf.CasidaTDDFT()):
+    excited = mf.TDA().run(nstates=1)
+    for use in (lambda: excited.nuc_grad_method().kernel(), lambda: mf.Hessian().kernel(), lambda: mf.CasidaTDDFT()):
         with pytest.raises(InputError, match="local hybrid"):
             use()
     with pytest.raises(InputError, match="local hybrid"):
