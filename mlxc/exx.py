@@ -175,6 +175,14 @@ def packed_product(v: np.ndarray, x: np.ndarray) -> np.ndarray:
     return out
 
 
+def packed_products(x: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """b(g) x_i(g) x_j(g) packed by rows, (n (n + 1) / 2, g), for x (n, g) and b (g,)."""
+    weighted, out = x * b, np.empty((len(x) * (len(x) + 1) // 2, len(b)))
+    for i, start in enumerate(_row_starts(len(x))):
+        np.multiply(x[: i + 1], weighted[i], out=out[start : start + i + 1])
+    return out
+
+
 class FittedPairs:
     """Pair potentials of one spin's orbitals, L (nao, n) with signs (n,), and the derivative gathered from them."""
 
@@ -201,11 +209,7 @@ class FittedPairs:
         """Add sum_g b phi_i phi_j V_P for weights b (g,) and orbitals phi (g, n) at the points p0 ... p0 + g."""
         for group in self.tables.potentials.groups(p0, p0 + len(phi)):
             orbitals = np.ascontiguousarray(phi[group.points].T)
-            weighted = orbitals * b[group.points]
-            products = np.empty((len(self.coefficients), orbitals.shape[1]))
-            for i, start in enumerate(_row_starts(self.n)):
-                np.multiply(orbitals[: i + 1], weighted[i], out=products[start : start + i + 1])
-            self.gathered += group.gather(products)
+            self.gathered += group.gather(packed_products(orbitals, b[group.points]))
 
     def gather_full(self, b: np.ndarray, ao: np.ndarray, phi: np.ndarray, p0: int) -> None:
         """Add sum_g b phi_mu phi_j V_P, for `full`; ao (g, nao) are the basis functions at the points."""

@@ -26,9 +26,10 @@ from pyscf import df, gto, lib
 from pyscf.grad import rks as rks_grad
 
 from mlxc.errors import InputError
-from mlxc.exx import FittedExchange, factorize
+from mlxc.exx import FittedExchange, factorize, packed_product, packed_products
 from mlxc.integrate import Block, LocalHybridNumInt, potentials_of, semilocal_factors
 from mlxc.partition import partitioned_points, weight_gradient
+from mlxc.potentials import AuxiliaryPotentials
 
 #: At most so many points are handled at a time.
 POINTS = 2048
@@ -79,24 +80,22 @@ class LocalHybridGradients:
 
 
 class PairsAt:
-    """Pairs of one spin's orbitals where the auxiliary potentials are `table` (g, naux): a Block's `pairs`."""
+    """Pairs of one spin's orbitals where the auxiliary potentials are `table` (naux, g): a Block's `pairs`."""
 
     def __init__(self, pairs: Any, table: np.ndarray):
         self.local, self.signs = pairs.local, pairs.signs
         self.coefficients, self.table = pairs.coefficients, table
-        self.rows, self.columns = np.tril_indices(pairs.n)
 
     def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
         """h (g, n) for the orbitals phi (g, n); p0 has no meaning here."""
-        v = lib.unpack_tril(self.table @ self.coefficients.T)
-        return np.matmul(v, (phi * self.signs)[:, :, None])[:, :, 0]
+        return packed_product(self.coefficients @ self.table, np.ascontiguousarray((phi * self.signs).T)).T
 
     def weighted(self, b: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """W_P (g, naux) and the part of these points in Gamma (n (n + 1) / 2, naux), for b (g,) and phi (g, n)."""
-        products = phi[:, self.rows] * phi[:, self.columns] * b[:, None]
-        gamma = products.T @ self.table
-        products *= pair_signs(self.signs)
-        return products @ self.coefficients, gamma
+        """W_P (naux, g) and the part of these points in Gamma (n (n + 1) / 2, naux), for b (g,) and phi (g, n)."""
+        products = packed_products(np.ascontiguousarray(phi.T), b)
+        gamma = products @ self.table.T
+        products *= pair_signs(self.signs)[:, None]
+        return self.coefficients.T @ products, gamma
 
 
 def pair_signs(signs: np.ndarray) -> np.ndarray:
@@ -115,33 +114,25 @@ def xc_gradient(ni: LocalHybridNumInt, mol: Any, grids: Any, dms: np.ndarray, ma
     tables = ni.tables(mol, grids, max_memory)
     spins = [tables.pairs(*factorize(d)) for d in dms]
     gathered = [np.zeros_like(p.coefficients) for p in spins]
+    potentials = AuxiliaryPotentials(tables.auxmol, tables.omega)
     numbers = 14 * mol.nao + 5 * tables.auxmol.nao + 20 * mol.natm**2 + sum(5 * len(p.coefficients) for p in spins)
     size = int(np.clip(max_memory / 2 / (8e-6 * numbers), 16, POINTS))
     gradient = np.zeros((mol.natm, 3))
     for atom, coords, volume, weight in partitioned_points(mol, grids, size):
-        v, dv = auxiliary_potentials(tables.auxmol, coords, tables.omega)
+        v, dv = potentials(coords), potentials.gradient(coords)
         ao = ni.eval_ao(mol, coords, deriv=2)
         blocks = [Block(ao[:4], PairsAt(p, v), 0) for p in spins]
-        energy, potentials = potentials_of(ni.functional, blocks, spin, weight)
+        energy, derivatives = potentials_of(ni.functional, blocks, spin, weight)
         centres = weight_gradient(mol, grids, atom, coords, volume, weight, energy)
-        for block, gamma, potential in zip(blocks, gathered, potentials, strict=True):
-            w, part = block.pairs.weighted(potential[-1], block.phi[0])
+        for block, gamma, derivative in zip(blocks, gathered, derivatives, strict=True):
+            w, part = block.pairs.weighted(derivative[-1], block.phi[0])
             gamma += part
-            auxiliary = -0.5 * np.einsum("gp,xgp->xp", w, dv)
-            centres += multiplicity * by_atom(mol, basis_gradient(ao, block, *potential))
+            auxiliary = 0.5 * np.einsum("pg,xpg->xp", w, dv)  # V_P depends on g - R_P
+            centres += multiplicity * by_atom(mol, basis_gradient(ao, block, *derivative))
             centres += multiplicity * by_atom(tables.auxmol, auxiliary)
         gradient += centres
         gradient[atom] -= centres.sum(0)
     return gradient + multiplicity * fit_gradient(mol, tables, spins, gathered, max_memory)
-
-
-def auxiliary_potentials(auxmol: gto.Mole, coords: np.ndarray, omega: float) -> tuple[np.ndarray, np.ndarray]:
-    """V_P(g) (g, naux) and its derivatives with respect to the centre of P, (3, g, naux), at coords (g, 3) in Bohr."""
-    points = gto.fakemol_for_charges(coords)
-    with auxmol.with_range_coulomb(omega):
-        v = gto.intor_cross("int2c2e", auxmol, points)
-        dv = gto.intor_cross("int2c2e_ip1", auxmol, points, comp=3)
-    return v.T, -dv.transpose(0, 2, 1)
 
 
 def basis_gradient(

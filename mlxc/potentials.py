@@ -74,6 +74,14 @@ class _Contraction(NamedTuple):
     coefficients: np.ndarray
     exponents: np.ndarray
 
+    @property
+    def functions(self) -> slice:
+        return slice(self.first, self.first + 2 * self.l + 1)
+
+    @property
+    def harmonics(self) -> slice:
+        return slice(self.l**2, (self.l + 1) ** 2)
+
 
 class AuxiliaryPotentials:
     """V_P(g), the potentials of the basis functions P of a molecule, or of their long-range part.
@@ -94,6 +102,10 @@ class AuxiliaryPotentials:
             for k, c in enumerate(mol._libcint_ctr_coeff(b).T):
                 contraction = _Contraction(l, loc[b] + k * (2 * l + 1), c, mol.bas_exp(b))
                 self._atoms[mol.bas_atom(b)].append(contraction)
+
+    def _libcint(self, name: str, coords: np.ndarray) -> np.ndarray:
+        with self.mol.with_range_coulomb(self.omega):
+            return gto.intor_cross(name, self.mol, gto.fakemol_for_charges(coords))
 
     def _effective(self, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """theta and theta alpha of exponents."""
@@ -127,8 +139,7 @@ class AuxiliaryPotentials:
         Functions of one centre and l that are far from all points share their rows, the potentials of a multipole.
         """
         if self.mol.cart:
-            with self.mol.with_range_coulomb(self.omega):
-                table = gto.intor_cross("int2c2e", self.mol, gto.fakemol_for_charges(coords))
+            table = self._libcint("int2c2e", coords)
             return table, np.arange(len(table)), np.ones(len(table))
         rows: list[np.ndarray] = []
         source, factor = np.empty(self.mol.nao, dtype=np.intp), np.ones(self.mol.nao)
@@ -139,15 +150,15 @@ class AuxiliaryPotentials:
                 if self._effective(shell.exponents)[1].min() * nearest > FAR:
                     multipoles.setdefault(shell.l, []).append(shell)
                 else:
-                    source[shell.first : shell.first + 2 * shell.l + 1] = range(len(rows), len(rows) + 2 * shell.l + 1)
-                    rows.extend(angular[shell.l**2 : (shell.l + 1) ** 2] * self._radial(shell, r2))
+                    source[shell.functions] = range(len(rows), len(rows) + 2 * shell.l + 1)
+                    rows.extend(angular[shell.harmonics] * self._radial(shell, r2))
             for l, far in multipoles.items():
                 charges = np.array([self._charge(s) for s in far])
                 norm = np.linalg.norm(charges)
                 for shell, q in zip(far, charges, strict=True):
-                    source[shell.first : shell.first + 2 * l + 1] = range(len(rows), len(rows) + 2 * l + 1)
-                    factor[shell.first : shell.first + 2 * l + 1] = q / norm
-                rows.extend(angular[l**2 : (l + 1) ** 2] * (norm / (r2**l * np.sqrt(r2))))
+                    source[shell.functions] = range(len(rows), len(rows) + 2 * l + 1)
+                    factor[shell.functions] = q / norm
+                rows.extend(angular[far[0].harmonics] * (norm / (r2**l * np.sqrt(r2))))
         return np.array(rows), source, factor
 
     def __call__(self, coords: np.ndarray) -> np.ndarray:
@@ -157,11 +168,13 @@ class AuxiliaryPotentials:
 
     def gradient(self, coords: np.ndarray) -> np.ndarray:
         """dV_P(g)/dg, (3, naux, g), at coords (g, 3) in Bohr."""
+        if self.mol.cart:
+            return -self._libcint("int2c2e_ip1", coords)
         out = np.empty((3, self.mol.nao, len(coords)))
         for shells, r, r2, angular in self._centred(coords, "GTOval_sph_deriv1"):
             for shell in shells:
-                y = angular[:, shell.l**2 : (shell.l + 1) ** 2]
+                y = angular[:, shell.harmonics]
                 # dF_l(alpha r^2) / dr = -2 alpha r F_l+1(alpha r^2)
                 value, slope = self._radial(shell, r2), self._radial(shell, r2, 1)
-                out[:, shell.first : shell.first + 2 * shell.l + 1] = y[1:] * value + y[0] * (slope * r.T)[:, None]
+                out[:, shell.functions] = y[1:] * value + y[0] * (slope * r.T)[:, None]
         return out
