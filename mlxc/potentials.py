@@ -169,7 +169,7 @@ class AuxiliaryPotentials:
     def gradient(self, coords: np.ndarray) -> np.ndarray:
         """dV_P(g)/dg, (3, naux, g), at coords (g, 3) in Bohr."""
         if self.mol.cart:
-            return -self._libcint("int2c2e_ip1", coords)
+            return self._libcint("int2c2e_ip1", coords)
         out = np.empty((3, self.mol.nao, len(coords)))
         for shells, r, r2, angular in self._centred(coords, "GTOval_sph_deriv1"):
             for shell in shells:
