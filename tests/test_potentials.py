@@ -65,10 +65,10 @@ def test_interpolation_restores_the_table_from_few_points(rng):
     coords = rng.uniform(-1, 1, (700, 3)) + np.array([0, 1.5, 3.0])
     table = AuxiliaryPotentials(auxmol)(coords)
     chosen, weights = interpolation(table, 1e-6)
-    assert len(chosen) < len(table) / 2
+    assert len(chosen) < 0.75 * len(table)
     assert abs(table[:, chosen] @ weights.T - table).max() < 2e-5 * abs(table).max()
     loose, _ = interpolation(table, 1e-3)
-    assert len(loose) < len(chosen)
+    assert len(loose) < len(chosen) / 1.5
 
 
 def test_compact_groups_are_a_partition_and_compact(rng):
