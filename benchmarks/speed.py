@@ -1,9 +1,11 @@
-"""Wall time per SCF cycle of an mlxc functional over PySCF's r2SCAN, in one process and on the same grid.
+"""Wall time per SCF cycle of functionals over PySCF's r2SCAN, in one process and on the same grid.
 
-    python benchmarks/speed.py [--xc default] [--out benchmarks/results/speed.json]
+    python benchmarks/speed.py [--xc default,pbe0,wb97m-v] [--cases water,benzene] [--out FILE.json]
 
-Each pair of calculations is repeated alternately and the fastest of each kind counts, so that a busy moment
-of the machine hits neither.
+All with density fitting.  The calculations of a case are repeated alternately and the fastest of each counts, so that
+a busy moment of the machine hits none.  Besides the time between two cycles stand the time before the first (tables,
+one cycle included) and after the last; the peak of memory is that of the process during the calculation (Linux only).
+wB97M-V runs its VV10 part on a grid of level 1, which costs it no accuracy (1e-7 Eh on water).
 """
 
 from __future__ import annotations
@@ -17,25 +19,23 @@ import platform
 import time
 from pathlib import Path
 
+import numpy as np
 import pyscf
 import torch
 from pyscf import gto, lib
 
 import mlxc
+from mlxc import models
+from mlxc.files import write_atomic
 
-BENZENE = [
-    (s, (r * x, r * y, 0))
-    for s, r in (("C", 1.395), ("H", 2.482))
-    for x, y in ((1, 0), (0.5, 0.75**0.5), (-0.5, 0.75**0.5), (-1, 0), (-0.5, -(0.75**0.5)), (0.5, -(0.75**0.5)))
-]
 WATER = "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"
+REFERENCE = "r2scan"
 
 
-def perylene() -> list:
-    """C20H12 from regular hexagons: C-C 1.41, C-H 1.09 Angstrom."""
-    rings = [0j] + [1.41 * 3**0.5 * cmath.exp(1j * math.radians(a)) for a in (-30, 30, 150, 210)]
-    corners = [r + 1.41 * cmath.exp(1j * math.radians(60 * k)) for r in rings for k in range(6)]
-    carbons = list({(round(z.real, 6), round(z.imag, 6)): z for z in corners}.values())
+def fused_rings(*centres: complex) -> list:
+    """A polycyclic aromatic molecule from regular hexagons at these centres (Angstrom): C-C 1.41, C-H 1.09 Angstrom."""
+    corners = [r + 1.41 * cmath.exp(1j * math.radians(60 * k)) for r in centres for k in range(6)]
+    carbons = list({(round(z.real, 6) + 0.0, round(z.imag, 6) + 0.0): z for z in corners}.values())
     atoms = [("C", (z.real, z.imag, 0)) for z in carbons]
     for z in carbons:
         bonds = [x - z for x in carbons if 0.1 < abs(x - z) < 1.5]
@@ -45,64 +45,108 @@ def perylene() -> list:
     return atoms
 
 
-#: Name, atoms, basis, SCF cycles, with and without density fitting.
-CASES = (
-    ("water", WATER, "def2-tzvp", 8, (False, True)),
-    ("benzene", BENZENE, "def2-tzvp", 5, (False, True)),
-    ("perylene", perylene(), "def2-svp", 4, (True,)),
-)
+def acene(rings: int) -> list:
+    """Rings in a row: benzene, naphthalene, ... heptacene."""
+    return fused_rings(*[1.41 * 3**0.5 * 1j * k for k in range(rings)])
 
 
-def per_cycle(mol: gto.Mole, xc: str, cycles: int, density_fit: bool) -> float:
-    """Seconds per SCF cycle, grid set-up and first guess left out."""
-    mf = mlxc.KS(mol, xc)
-    if density_fit:
-        mf = mf.density_fit()
-    mf.verbose, mf.max_cycle, mf.conv_tol = 0, cycles, 1e-14
+PERYLENE = fused_rings(0, *[1.41 * 3**0.5 * cmath.exp(1j * math.radians(a)) for a in (-30, 30, 150, 210)])
+#: Atoms, basis and SCF cycles of each case.
+CASES: dict[str, tuple] = {
+    "water": (WATER, "def2-tzvp", 6),
+    "water-qz": (WATER, "def2-qzvp", 6),
+    "benzene": (acene(1), "def2-tzvp", 4),
+    "benzene-qz": (acene(1), "def2-qzvp", 3),
+    "naphthalene": (acene(2), "def2-tzvp", 3),
+    "perylene": (PERYLENE, "def2-tzvp", 2),
+    "heptacene": (acene(7), "def2-tzvp", 2),
+}
+
+
+def peak_memory(reset: bool = False) -> float:
+    """Peak of this process's memory in MB since the last reset; nan where the system does not tell."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return math.nan
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def measure(mol: gto.Mole, xc: str, cycles: int) -> dict[str, float]:
+    """Seconds per SCF cycle, before the first and after the last, and the peak of memory."""
+    mf = mlxc.KS(mol, xc).density_fit()
+    mf.max_cycle, mf.conv_tol = cycles, 1e-14
+    mf.nlcgrids.level = 1
+    dm = mf.get_init_guess(key="minao")
+    mf.grids.build()
     stamps: list[float] = []
     mf.callback = lambda envs: stamps.append(time.perf_counter())
-    mf.kernel()
-    return (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    peak_memory(reset=True)
+    start = time.perf_counter()
+    mf.kernel(dm)
+    end = time.perf_counter()
+    return {
+        "cycle_s": (stamps[-1] - stamps[0]) / (len(stamps) - 1),
+        "before_s": stamps[0] - start,
+        "after_s": end - stamps[-1],
+        "peak_mb": peak_memory(),
+    }
+
+
+def run_case(name: str, functionals: list[str], repeats: int) -> dict:
+    """One case: molecule, and per functional its best times and their ratio to the reference."""
+    atoms, basis, cycles = CASES[name]
+    mol = gto.M(atom=atoms, basis=basis, verbose=0)
+    runs: dict[str, list[dict]] = {xc: [] for xc in (REFERENCE, *functionals)}
+    for _ in range(repeats):
+        for xc, results in runs.items():
+            results.append(measure(mol, xc, cycles))
+    best = {xc: {k: min(r[k] for r in results) for k in results[0]} for xc, results in runs.items()}
+    for result in best.values():
+        result["ratio"] = result["cycle_s"] / best[REFERENCE]["cycle_s"]
+    heavy = sum(mol.atom_charge(i) > 1 for i in range(mol.natm))
+    row = {"case": name, "basis": basis, "heavy_atoms": heavy, "nao": int(mol.nao), "functionals": best}
+    shown = "  ".join(f"{xc} {r['ratio']:.2f} ({r['cycle_s']:.2f} s)" for xc, r in best.items())
+    print(f"{name:12s} {basis} {mol.nao:5d} AOs  {shown}", flush=True)
+    return row
+
+
+def exponents(rows: list[dict], basis: str = "def2-tzvp") -> dict[str, float]:
+    """b of a fit of the time per cycle to a nao^b, over the cases with more than five heavy atoms in this basis."""
+    large = [r for r in rows if r["basis"] == basis and r["heavy_atoms"] > 5]
+    if len(large) < 3:
+        return {}
+    nao = np.log([r["nao"] for r in large])
+    times = {xc: np.log([r["functionals"][xc]["cycle_s"] for r in large]) for xc in large[0]["functionals"]}
+    return {xc: round(float(np.polyfit(nao, t, 1)[0]), 2) for xc, t in times.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--xc", default="default")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--xc", default="default,pbe0,wb97m-v")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
-    rows = []
-    for name, atoms, basis, cycles, fitted in CASES:
-        mol = gto.M(atom=atoms, basis=basis, verbose=0)
-        for density_fit in fitted:
-            times: dict[str, list[float]] = {args.xc: [], "r2scan": []}
-            for _ in range(args.repeats):
-                for xc, seconds in times.items():
-                    seconds.append(per_cycle(mol, xc, cycles, density_fit))
-            row = {
-                "molecule": name,
-                "basis": basis,
-                "density_fit": density_fit,
-                "nao": int(mol.nao),
-                "ratio": min(times[args.xc]) / min(times["r2scan"]),
-            }
-            rows.append(row)
-            print(
-                f"{name:8s} {'DF' if density_fit else 'direct':7s} {mol.nao:5d} AOs  ratio {row['ratio']:.2f}",
-                flush=True,
-            )
-    record = {
-        "command": f"python benchmarks/speed.py --xc {args.xc} --repeats {args.repeats}",
-        "reference": "PySCF r2scan, same process, PySCF's default grid (level 3)",
-        "threads": lib.num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "pyscf": pyscf.__version__,
-        "torch": torch.__version__,
-        "rows": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    functionals, rows = args.xc.split(","), []
+    for name in args.cases.split(","):
+        rows.append(run_case(name, functionals, args.repeats))
+        record = {
+            "command": f"python benchmarks/speed.py --xc {args.xc} --cases {args.cases} --repeats {args.repeats}",
+            "settings": "density fitting, PySCF's default grid (level 3) and max_memory; VV10 on grid level 1",
+            "threads": lib.num_threads(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "pyscf": pyscf.__version__,
+            "torch": torch.__version__,
+            "models": {xc: models.describe(xc)["sha256"] for xc in functionals if models.exists(xc)},
+            "exponents": exponents(rows),
+            "rows": rows,
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.out, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
