@@ -19,6 +19,7 @@ occ-RI-K method (Manzer, Horn, Mardirossian, Head-Gordon, J. Chem. Phys. 143, 02
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -143,13 +144,26 @@ class FittedExchange:
             block = df.incore.aux_e2(self.mol, self.auxmol, "int3c2e", aosym="s2ij", shls_slice=shells)
             self._pairs[ao_loc[s0] : ao_loc[s1]] = block.T
 
-    def half_transformed(self, local: np.ndarray) -> np.ndarray:
-        """(P|mu j), (naux, nao, n)."""
-        out = np.empty((self.naux, self.mol.nao, local.shape[1]))
-        step = max(1, int(200 / (8e-6 * self.mol.nao**2)))
+    def _half_transformed(self, x: np.ndarray):
+        """(P|mu j) = sum_nu (P|mu nu) x_nu,j by groups of P: (slice, (P, nao, n))."""
+        step = max(1, int(self.max_memory / 20 / (8e-6 * self.mol.nao * max(self.mol.nao, x.shape[1]))))
         for p0, p1 in lib.prange(0, self.naux, step):
-            np.matmul(lib.unpack_tril(self._pairs[p0:p1]), local, out=out[p0:p1])
+            yield slice(p0, p1), lib.unpack_tril(self._pairs[p0:p1]) @ x
+
+    def transformed(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(P|ij) = sum_mu,nu x_mu,i (P|mu nu) y_nu,j, (naux, n, m)."""
+        out = np.empty((self.naux, x.shape[1], y.shape[1]))
+        for at, half in self._half_transformed(y):
+            np.matmul(x.T, half, out=out[at])
         return out
+
+    def back_transformed(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """sum_P,j z^P_ij (P|mu nu) y_nu,j, (nao, n), for z (naux, n, m) and y (nao, m)."""
+        out = np.zeros((z.shape[1], self.mol.nao))
+        for at, half in self._half_transformed(y):
+            # One product of matrices: (n, P j) (P j, nao).
+            out += z[at].transpose(1, 0, 2).reshape(z.shape[1], -1) @ half.transpose(0, 2, 1).reshape(-1, self.mol.nao)
+        return out.T
 
     def solve(self, x: np.ndarray) -> np.ndarray:
         """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""
@@ -189,13 +203,11 @@ class FittedPairs:
     def __init__(self, tables: FittedExchange, local: np.ndarray, signs: np.ndarray):
         self.tables, self.local, self.signs = tables, local, signs
         self.n = local.shape[1]
-        self.half = tables.half_transformed(local)
         rows, columns = np.tril_indices(self.n)
-        molecular = np.matmul(local.T, self.half)[:, rows, columns]
+        molecular = tables.transformed(local, local)[:, rows, columns]
         #: C^P_ij for i >= j, one pair per row.
         self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
         self.gathered = np.zeros_like(self.coefficients)
-        self.gathered_full: Any = None
 
     def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
         """h (g, n) at the points p0 ... p0 + g of a block, where the orbitals are phi (g, n)."""
@@ -211,29 +223,30 @@ class FittedPairs:
             orbitals = np.ascontiguousarray(phi[group.points].T)
             self.gathered += group.gather(packed_products(orbitals, b[group.points]))
 
-    def gather_full(self, b: np.ndarray, ao: np.ndarray, phi: np.ndarray, p0: int) -> None:
-        """Add sum_g b phi_mu phi_j V_P, for `full`; ao (g, nao) are the basis functions at the points."""
-        if self.gathered_full is None:
-            self.gathered_full = np.zeros_like(self.half)
-        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
-            at = group.points
-            here = basis_functions_at(ao[at])
-            basis, weighted = ao[at][:, here].T, (phi[at] * b[at, None]).T
-            for j0, j1 in lib.prange(0, self.n, 8):
-                products = (basis[:, None] * weighted[j0:j1]).reshape(-1, basis.shape[1])
-                gathered = group.gather(products).reshape(len(here), j1 - j0, -1)
-                self.gathered_full[:, here, j0:j1] += gathered.transpose(2, 0, 1)
-
-    def full(self) -> np.ndarray:
-        """The whole symmetric dE/dD, (nao, nao), from everything that `gather_full` has seen."""
-        fitted = self.tables.solve(self.gathered_full.reshape(len(self.half), -1)).reshape(self.half.shape)
-        half = -0.5 * np.einsum("Pmj,Pnj->mn", fitted, self.half * self.signs, optimize=True)
-        return half + half.T
-
-    def columns(self) -> np.ndarray:
-        """sum_g,j b phi_i phi_j s_j v_mu,j over everything gathered, (nao, n)."""
-        return np.einsum("Pij,Pmj->mi", self.fitted(), self.half * self.signs, optimize=True)
-
     def fitted(self) -> np.ndarray:
         """What `gather` has seen, solved for the fit, (naux, n, n)."""
         return lib.unpack_tril(np.ascontiguousarray(self.tables.solve(self.gathered.T)))
+
+    def columns(self) -> np.ndarray:
+        """sum_g,j b phi_i phi_j s_j v_mu,j over everything gathered, (nao, n)."""
+        return self.tables.back_transformed(self.fitted(), self.local * self.signs)
+
+    def full(self, b: np.ndarray, blocks: Callable[[], Iterable[tuple[int, np.ndarray]]]) -> np.ndarray:
+        """The whole symmetric dE/dD, (nao, nao), for weights b (G,) at the points of the table.
+
+        `blocks()` goes through these: (first point, basis functions (g, nao)), once for every few orbitals.
+        """
+        tables, (nao, n) = self.tables, self.local.shape
+        half, step = np.zeros((nao, nao)), max(1, int(tables.max_memory / 4 / (8e-6 * tables.naux * nao)))
+        for j0, j1 in lib.prange(0, n, step):
+            local, gathered = self.local[:, j0:j1], np.zeros((tables.naux, nao, j1 - j0))
+            for p0, ao in blocks():
+                for group in tables.potentials.groups(p0, p0 + len(ao)):
+                    here = basis_functions_at(ao[group.points])
+                    values = ao[group.points][:, here].T
+                    for j, weighted in enumerate(local[here].T @ values * b[p0:][group.points]):
+                        gathered[:, here, j] += group.gather(values * weighted).T
+            fitted = tables.solve(gathered.reshape(tables.naux, -1)).reshape(gathered.shape)
+            for at, exchange in tables._half_transformed(local * self.signs[j0:j1]):
+                half -= 0.5 * np.tensordot(fitted[at], exchange, axes=((0, 2), (0, 2)))
+        return half + half.T

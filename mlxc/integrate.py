@@ -93,10 +93,16 @@ class LocalHybridNumInt(dft.numint.NumInt):
         """Blocks of points: (one Block for the pairs of each spin, weights)."""
         points = self.tables(mol, grids, max_memory).potentials
         weights = grids.weights[points.order]
+        for p0, p1, ao in self._basis(mol, grids, 1, max_memory):
+            yield [Block(ao, p, p0) for p in pairs], weights[p0:p1]
+
+    def _basis(self, mol: Any, grids: Any, deriv: int, max_memory: float):
+        """Blocks of points: first, one after the last, basis functions."""
+        points = self.tables(mol, grids, max_memory).potentials
         for p0, p1 in points.blocks(min(BLOCK, int(max_memory / 4 * 1e6 / (8 * 5 * mol.nao)))):
             coords = points.coords[p0:p1]
-            ao = self.eval_ao(mol, coords, 1, non0tab=self.make_mask(mol, coords), cutoff=grids.cutoff)
-            yield [Block(ao, p, p0) for p in pairs], weights[p0:p1]
+            mask = self.make_mask(mol, coords)
+            yield p0, p1, self.eval_ao(mol, coords, deriv, non0tab=mask, cutoff=grids.cutoff)
 
     def integrate(self, mol: Any, grids: Any, dms: np.ndarray, max_memory: float = 2000) -> tuple:
         """(electrons (S,), E_xc, Fock matrices (S, nao, nao)) of spin density matrices dms (S, nao, nao).
@@ -109,6 +115,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
         nelec, exc = np.zeros(len(dms)), 0.0
         columns = [np.zeros_like(p.local) for p in pairs]
         semilocal = np.zeros_like(dms)
+        exchange: list[list[np.ndarray]] = [[] for _ in pairs]
         whole = self._whole or self._unoccupied is None
         for blocks, weight in self.blocks(mol, grids, pairs, max_memory):
             energy, potentials = potentials_of(self.functional, blocks, spin, weight)
@@ -118,11 +125,16 @@ class LocalHybridNumInt(dft.numint.NumInt):
                 if whole:
                     semilocal[s] += block.semilocal(vrho, vgrad, vtau)
                 if self._whole:
-                    block.pairs.gather_full(vex, block.ao[0], block.phi[0], block.p0)
+                    exchange[s].append(vex)
                 else:
                     columns[s] += block.columns(vrho, vgrad, vtau, vex)
         if self._whole:
-            return nelec, exc, semilocal + [p.full() for p in pairs]
+
+            def basis():
+                return ((p0, ao) for p0, _, ao in self._basis(mol, grids, 0, max_memory))
+
+            whole_exchange = [p.full(np.concatenate(b), basis) for p, b in zip(pairs, exchange, strict=True)]
+            return nelec, exc, semilocal + whole_exchange
         if self._unoccupied is None:
             self._unoccupied = list(semilocal)
         overlap = mol.intor_symmetric("int1e_ovlp")

@@ -27,9 +27,8 @@ class PerturbedPairs:
     """Potentials v_i,x_j(g) between orbitals i of `pairs` and as many orbitals x_j = sum_mu phi_mu X_mu,j."""
 
     def __init__(self, pairs: Any, x: np.ndarray):
-        self.x, tables, n = x, pairs.tables, pairs.n
-        self.half = tables.half_transformed(x)
-        molecular = np.matmul(pairs.local.T, self.half).reshape(-1, n * n)
+        self.x, tables = x, pairs.tables
+        molecular = tables.transformed(pairs.local, x).reshape(-1, pairs.n**2)
         #: C^P_i,x_j, (n * n, naux).
         self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
 
@@ -61,7 +60,7 @@ class Response:
 
     def __call__(self, dms: np.ndarray) -> np.ndarray:
         """dF (m, S, nao, nao) for dms (m, S, nao, nao) of spin channels, symmetric or not."""
-        memory = sum(p.half.nbytes for p in self.pairs) * 2 * 1e-6
+        memory = sum(4 * f.nbytes for f in self.fitted) * 1e-6
         together = max(1, int(self.max_memory / 4 / max(memory, 1e-6)))
         parts = [self._apply(dms[k : k + together]) for k in range(0, len(dms), together)]
         return np.concatenate(parts) if parts else np.zeros_like(dms)
@@ -195,9 +194,9 @@ class Change:
         out = []
         for k in self._different():
             fitted = self.pairs.tables.solve(np.ascontiguousarray(self.gathered[k].T)).reshape(self.fitted.shape)
-            columns = self.direct[k] - 0.5 * np.einsum("Pij,Pmj->mi", fitted, self.pairs.half, optimize=True)
-            side = self.roles[k]
+            tables, side = self.pairs.tables, self.roles[k]
+            columns = self.direct[k] - 0.5 * tables.back_transformed(fitted, self.pairs.local)
             if side is not None:
-                columns -= 0.5 * np.einsum("Pij,Pmj->mi", self.fitted, self.sides[side].half, optimize=True)
+                columns -= 0.5 * tables.back_transformed(self.fitted, self.sides[side].x)
             out.append(columns)
         return out[0], out[-1]

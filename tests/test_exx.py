@@ -72,8 +72,8 @@ def small():
 
 def whole_fock(exchange, dm, ao, b):
     pairs = exchange.pairs(*factorize(dm))
-    pairs.gather_full(b, ao, ao @ pairs.local, 0)
-    return pairs.full()
+    order = exchange.potentials.order
+    return pairs.full(b[order], lambda: iter([(0, ao[order])]))
 
 
 @pytest.mark.parametrize("kind", ["idempotent", "indefinite"])
@@ -92,11 +92,12 @@ def test_whole_fock_is_the_derivative_of_the_energy(small, kind, rng):
 @pytest.mark.parametrize("route", [FittedExchange, AnalyticExchange])
 def test_columns_are_those_of_the_whole_fock(small, route):
     mol, coords, ao, b, dm, exchange = small
-    pairs = route(mol, coords).pairs(*factorize(dm))
-    phi = ao @ pairs.local
+    tables = route(mol, coords)
+    pairs, order = tables.pairs(*factorize(dm)), tables.potentials.order
+    phi = ao[order] @ pairs.local
     h = pairs.potential(phi, 0)
-    pairs.gather(b, phi, 0)
-    columns = -0.5 * (ao.T @ (b[:, None] * h) + pairs.columns())
+    pairs.gather(b[order], phi, 0)
+    columns = -0.5 * (ao[order].T @ (b[order, None] * h) + pairs.columns())
     expected = whole_fock(exchange, dm, ao, b) @ pairs.local
     assert abs(columns - expected).max() < (1e-10 if route is FittedExchange else 3e-4)
 
