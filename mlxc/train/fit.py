@@ -1,6 +1,6 @@
-"""Fixed-density training of the neural meta-GGA, and its model folder.
+"""Fixed-density training of a neural functional, and its model folder.
 
-    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--steps 1500] [--seed 0]
+    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--family neural-local-hybrid] [--seed 0]
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 Fitted are reaction energies and, so that they do not drift, the total energies of neutral atoms; the size of the
@@ -47,25 +47,26 @@ def loss(errors: torch.Tensor, reactions: list[Reaction]) -> torch.Tensor:
 
 
 def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: argparse.Namespace) -> NeuralMetaGGA:
-    """Adam from the zero correction, then L-BFGS, on all rows at once; returns the best on the validation rows.
+    """Adam from a new functional, then L-BFGS, on all rows at once; returns the best on the validation rows.
 
     Adam alone rests for thousands of steps on the plateau that L-BFGS leaves within hundreds.
     """
     torch.manual_seed(args.seed)
-    functional = NeuralMetaGGA(args.width, args.depth, name=args.out.name)
+    functional = models.FAMILIES[args.family](args.width, args.depth, name=args.out.name)
+    condensed = data.condensed(type(functional))
     parameters = list(functional.parameters())
     best, best_state, validation = float("inf"), copy.deepcopy(functional.state_dict()), float("nan")
 
     def objective() -> torch.Tensor:
         nonlocal best, best_state, validation
-        corrections, size = data.condensed.corrections(functional)
+        corrections, size = condensed.corrections(functional)
         energies = data.e_r2scan + corrections
         validation = float(loss(data.errors(outside, energies.detach()), outside))
         if validation < best:
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
-        slope = data.condensed.slope(functional)
+        slope = condensed.slope(functional)
         value = (
             loss(data.errors(inside, energies), inside)
             + args.size_weight * size
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--family", choices=sorted(models.FAMILIES), default="neural-mgga")
     parser.add_argument("--max-heavy", type=int, default=3)
     parser.add_argument("--adam-steps", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate of Adam")
