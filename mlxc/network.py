@@ -5,13 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from torch.nn.functional import linear
 
 
 class MLP(torch.nn.Module):
     """A fully connected network on the leading axis: (n_in, ...) -> (...), zero everywhere when new.
 
     tanh units keep it smooth to all orders, which second and third derivatives of the energy need.
+    Weights, input and output are in double precision; `precision` is that of the arithmetic between them.
     """
+
+    precision = torch.float64
 
     def __init__(self, n_in: int, width: int, depth: int):
         super().__init__()
@@ -22,7 +26,9 @@ class MLP(torch.nn.Module):
         torch.nn.init.zeros_(self.out.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x.flatten(1).T
-        for layer in self.hidden:
-            y = torch.tanh(layer(y))
-        return self.out(y)[:, 0].reshape(x.shape[1:])
+        y = x.flatten(1).T.to(self.precision)
+        for layer in (*self.hidden, self.out):
+            y = linear(y, layer.weight.to(self.precision), layer.bias.to(self.precision))
+            if layer is not self.out:
+                y = torch.tanh(y)
+        return y[:, 0].to(x.dtype).reshape(x.shape[1:])

@@ -51,7 +51,8 @@ def one_electron(name, functional):
     mol = gto.M(atom=atom, charge=charge, spin=1, basis="def2-qzvp", verbose=0)
     mf = mlxc.KS(mol, functional)
     mf.grids.level = 4
-    return mf.kernel() - scf.UHF(mol).run().e_tot
+    reference = scf.UHF(mol).run()
+    return mf.kernel(reference.make_rdm1()) - reference.e_tot
 
 
 @pytest.mark.parametrize("name", ONE_ELECTRON)

@@ -23,9 +23,9 @@ from mlxc.limits import scaled_correlation
 from mlxc.neural import NeuralMetaGGA, network_inputs, variables_of
 
 #: Cells per molecule, of exchange and of correlation.
-CELLS = (1000, 1000)
+CELLS = (600, 600)
 #: Points at which slopes are penalised, drawn with a probability that is proportional to the energy there.
-SLOPE_POINTS = 20000
+SLOPE_POINTS = 5000
 #: Variables with respect to which slopes are penalised, where a functional has them.
 SLOPES = ("p", "alpha", "z", "y", "zz")
 
