@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import linear
 
 #: Size of the weights of a new first layer, times the square root of the number of inputs.
-STEEPNESS = 8.0
+STEEPNESS = 4.0
 
 
 class MLP(torch.nn.Module):

@@ -13,13 +13,13 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mlxc import models
-from mlxc.analytic import R2SCAN
+from mlxc.analytic import R2SCAN, Channel, SlaterPW92
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid
-from mlxc.train import cache, fit
+from mlxc.train import cache, fit, radial
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
-from mlxc.train.dataset import correction, read_molecule, split
+from mlxc.train.dataset import KCAL, correction, read_molecule, split
 
 SYSTEMS = {
     "h": (2, ["H"], [[0, 0, 0]]),
@@ -133,6 +133,20 @@ def test_gradient_of_the_objective(cached, shaken_hybrid):
     assert (parameters_to_vector(grads) @ direction).item() == pytest.approx(difference, rel=1e-5)
 
 
+def test_errors_of_radial_grids(monkeypatch):
+    """A smooth functional has small ones, one that oscillates in a core large ones."""
+    monkeypatch.setattr(radial, "ATOMS", {"Ne": 0})
+    grids = radial.RadialGrids()
+
+    class Rippled(SlaterPW92):
+        def energy_density(self, features):
+            return super().energy_density(features) * (1 + 0.01 * torch.sin(100 * Channel(features).alpha[0]))
+
+    smooth, rippled = (KCAL * grids.errors(f).abs().max() for f in (SlaterPW92(), Rippled()))
+    assert smooth < 0.05
+    assert rippled > 1
+
+
 def test_condensing_is_exact_for_linear_functions(rng):
     """Whatever the signs of the weights; squares come near."""
     points, weights = rng.uniform(size=(2, 3000)), rng.normal(size=3000)
@@ -153,6 +167,7 @@ def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, tmp_pa
     settings = ["--family", family, "--adam-steps", "20", "--steps", "100", "--width", "6", "--size-weight", "0"]
     arguments = ["--data", folder, "--cache", cached, "--out", out, *settings]
     monkeypatch.setattr(fit, "split", lambda rows, *_: (rows, rows))
+    monkeypatch.setattr(radial, "ATOMS", {"F": 1})
     call(fit.main, monkeypatch, *arguments)
     errors = models.describe(out)["card"]["errors"]["training"]["mae_kcal"]
     assert errors["mlxc"]["W4-17"] < 0.7 * errors["r2scan"]["W4-17"]

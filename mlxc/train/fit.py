@@ -4,8 +4,8 @@
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 Fitted are reaction energies and, so that they do not drift, the total energies of neutral atoms; the size of the
-correction is penalised.  One eighth of the molecular graphs is kept for validation: it decides when to stop and
-nothing else.
+correction, its slopes and what radial grids cannot resolve of it are penalised.  One eighth of the molecular graphs is
+kept for validation: it decides when to stop and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
-from mlxc.train.dataset import Dataset, split
+from mlxc.train.dataset import KCAL, Dataset, split
+from mlxc.train.radial import RadialGrids
 
 #: Errors beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
 HUBER = 2.0
@@ -54,7 +55,7 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
     """
     torch.manual_seed(args.seed)
     functional = models.FAMILIES[args.family](args.width, args.depth, name=args.out.name)
-    condensed = data.condensed(type(functional))
+    condensed, grids = data.condensed(type(functional)), RadialGrids()
     networks = [m for m in functional.modules() if isinstance(m, MLP)]
     for network in networks:
         network.precision = torch.float32  # twice as fast; errors of reaction energies below 0.001 kcal/mol
@@ -76,6 +77,7 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
             loss(data.errors(inside, energies), inside)
             + args.size_weight * size
             + args.slope_weight * slope
+            + args.grid_weight * (KCAL * grids.errors(functional)).square().mean()
             + args.atom_weight * atoms
             + args.decay * decay
         )
@@ -127,6 +129,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--slope-weight", type=float, default=0.0)
+    parser.add_argument("--grid-weight", type=float, default=100.0, help="per (kcal/mol)^2 of radial grids")
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)
