@@ -4,6 +4,9 @@
 
 Each species leaves a file in --work, so that a killed run resumes.  Rungs: "diis" (PySCF's default settings),
 "second-order" (PySCF's newton from there), "none".
+
+With --cache FOLDER (mlxc.train.cache) the calculations are those of the cache, in its basis and with density fitting,
+and the record compares, row by row, self-consistent errors with those at fixed r2SCAN densities, of r2SCAN and of PBE0.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from mlxc import models
 from mlxc.files import write_atomic
 from mlxc.run import Progress
 from mlxc.scf import second_order
-from mlxc.train.data import System, read_reactions, read_systems
-from mlxc.train.dataset import KCAL
+from mlxc.train.cache import BASIS
+from mlxc.train.data import Reaction, System, read_reactions, read_systems
+from mlxc.train.dataset import KCAL, Dataset
+from mlxc.train.fit import by_set
 
 
 class Count(Progress):
@@ -34,7 +39,7 @@ class Count(Progress):
         self.cycles += "norm_gorb" in envs
 
 
-def solve(system: System, xc: str, basis: str, work: Path) -> dict:
+def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) -> dict:
     """Converge one species, or read what an earlier run wrote."""
     path = work / f"{system.key}.json"
     if path.exists():
@@ -42,6 +47,9 @@ def solve(system: System, xc: str, basis: str, work: Path) -> dict:
     lib.num_threads(1)
     torch.set_num_threads(1)
     mf = mlxc.KS(system.mole(basis), xc)
+    if density_fit:
+        mf = mf.density_fit()
+        mf.conv_tol = 1e-8
     mf.callback = count = Count()
     mf.kernel()
     rung = "diis" if mf.converged else "none"
@@ -55,42 +63,72 @@ def solve(system: System, xc: str, basis: str, work: Path) -> dict:
     return result
 
 
+def compare(data: Dataset, reactions: list[Reaction], results: dict[str, dict], xc: str) -> dict:
+    """Errors (kcal/mol) of each row, and their mean absolute values per set, from `solve`'s results by key."""
+    energies = {
+        "self_consistent": torch.tensor([results[k]["energy_hartree"] for k in data.index], dtype=torch.float64),
+        "r2scan": data.e_r2scan,
+        "pbe0": data.e_pbe0,
+    }
+    if models.exists(xc):
+        energies["fixed_density"] = data.full_grid(mlxc.load(xc))
+    errors = {k: data.errors(reactions, e) for k, e in energies.items()}
+    rows = [
+        {"set": r.set, "name": r.name, "role": r.role, **{k: round(float(e[i]), 3) for k, e in errors.items()}}
+        for i, r in enumerate(reactions)
+    ]
+    return {"mae_kcal": {k: by_set(reactions, e) for k, e in errors.items()}, "errors_kcal": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--xc", default="default")
-    parser.add_argument("--basis", default="def2-tzvp")
+    parser.add_argument("--basis", help="def2-tzvp, or that of the cache")
     parser.add_argument("--sets", default="W4-17")
+    parser.add_argument("--roles", default="train,dev")
     parser.add_argument("--max-heavy", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/convergence.json"))
     args = parser.parse_args()
+    basis = args.basis or (BASIS if args.cache else "def2-tzvp")
     sha256 = models.describe(args.xc)["sha256"] if models.exists(args.xc) else None
-    work = args.work or Path(".cache/convergence") / f"{sha256 or args.xc}-{args.basis}"
+    work = args.work or Path(".cache/convergence") / f"{sha256 or args.xc}-{basis}{'-df' if args.cache else ''}"
     work.mkdir(parents=True, exist_ok=True)
     systems, reactions = read_systems(args.data), read_reactions(args.data)
-    sets = args.sets.split(",")
+    sets, roles = args.sets.split(","), args.roles.split(",")
     rows = [
         r
         for r in reactions
-        if r.set in sets and all(i in systems and systems[i].nheavy <= args.max_heavy for i in r.stoichiometry)
+        if r.set in sets
+        and r.role in roles
+        and all(i in systems and systems[i].nheavy <= args.max_heavy for i in r.stoichiometry)
     ]
+    data = Dataset(rows, systems, args.cache) if args.cache else None
+    if data is not None:
+        rows = data.reactions
     wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
     with ProcessPoolExecutor(args.jobs) as pool:
         n = len(wanted)
-        results = dict(
-            zip(wanted, pool.map(solve, wanted.values(), [args.xc] * n, [args.basis] * n, [work] * n), strict=True)
-        )
+        settings = [[x] * n for x in (args.xc, basis, data is not None, work)]
+        results = dict(zip(wanted, pool.map(solve, wanted.values(), *settings), strict=True))
     whole = [r for r in rows if all(results[systems[i].key]["rung"] != "none" for i in r.stoichiometry)]
-    errors: dict[str, list[float]] = {}
-    for r in whole:
-        value = sum(c * results[systems[i].key]["energy_hartree"] for i, c in r.stoichiometry.items()) * KCAL
-        errors.setdefault(r.set, []).append(abs(value - r.ref_kcal))
+    if data is None:
+        errors: dict[str, list[float]] = {}
+        for r in whole:
+            value = sum(c * results[systems[i].key]["energy_hartree"] for i, c in r.stoichiometry.items()) * KCAL
+            errors.setdefault(r.set, []).append(abs(value - r.ref_kcal))
+        comparison: dict = {"self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()}}
+    else:
+        comparison = compare(data, whole, results, args.xc)
+        comparison["rows_not_in_cache"] = data.left_out
+    fitted = "density fitting, conv_tol 1e-8" if args.cache else "no density fitting, conv_tol 1e-9"
     record = {
-        "command": f"python benchmarks/convergence.py --data FOLDER --xc {args.xc} --basis {args.basis} "
-        f"--sets {args.sets} --max-heavy {args.max_heavy}",
-        "settings": "PySCF's defaults: minao guess, DIIS, conv_tol 1e-9, 50 cycles, grid level 3, no density fitting",
+        "command": f"python benchmarks/convergence.py --data FOLDER {'--cache CACHE ' if args.cache else ''}"
+        f"--xc {args.xc} --basis {basis} --sets {args.sets} --roles {args.roles} --max-heavy {args.max_heavy}",
+        "settings": f"PySCF's defaults: minao guess, DIIS, 50 cycles, grid level 3; {fitted}",
         "pyscf": pyscf.__version__,
         "model_sha256": sha256,
         "species": len(results),
@@ -99,7 +137,7 @@ def main() -> None:
         "median_cycles": sorted(r["cycles"] for r in results.values())[len(results) // 2],
         "rows": len(rows),
         "rows_with_every_species_converged": len(whole),
-        "self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()},
+        **comparison,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(args.out, json.dumps(record, indent=2) + "\n")

@@ -78,8 +78,8 @@ class Channel:
 class Total:
     """Variables of the total density on which correlation depends; all (G,), but () for zeta = 0 of a closed shell.
 
-    n, n_switched (times the low-density switch), rs, zeta, p = s^2, phi and d_s (spin-scaling factors of the gradient
-    and of tau_unif), the regularised alpha, and t2 = [|grad n| / (2 phi k_s n)]^2.
+    n, n_switched (times the low-density switch), rs, zeta, zeta2 = zeta^2, p = s^2, phi and d_s (spin-scaling factors
+    of the gradient and of tau_unif), the regularised alpha, and t2 = [|grad n| / (2 phi k_s n)]^2.
     """
 
     def __init__(self, features: Features):
@@ -92,6 +92,7 @@ class Total:
             self.zeta = self.n.new_zeros(())
         else:
             self.zeta = (features.rho[0] - features.rho[1]) / self.n
+        self.zeta2 = self.zeta**2
         self.up, self.down = 1 + self.zeta, 1 - self.zeta
         self.phi = self.mean_power(2 / 3)
         self.p = features.total_sigma / (4 * (3 * math.pi**2) ** (2 / 3) * (self.n * n13) ** 2)

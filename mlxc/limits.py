@@ -48,11 +48,16 @@ MIXING = 0.25
 TAIL = 100.0
 
 
-def bounded_mixing(u: torch.Tensor, z: torch.Tensor, zeta2: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+def tail_gate(p: torch.Tensor) -> torch.Tensor:
+    """A smooth factor in (0, 1]: 1 where s^2 = p = 0, vanishing in density tails as p grows."""
+    return 1 / (1 + (p / TAIL) ** 2)
+
+
+def bounded_mixing(u: torch.Tensor, z: torch.Tensor, zeta2: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
     """The share of exact exchange from a free number u: MIXING at u = 0, always in [0, 1].
 
-    It is 1 where z = tau_W / tau = 1 and zeta2 = zeta^2 = 1 (one fully polarised orbital), and tends to 1 as p = s^2
-    grows, so that the exchange energy density tends to -n / (2 r) far out.
+    It is 1 where z = tau_W / tau = 1 and zeta2 = zeta^2 = 1 (one fully polarised orbital), and tends to 1 as the
+    `tail_gate` vanishes, so that the exchange energy density tends to -n / (2 r) far out.
     """
     semilocal = torch.sigmoid(math.log(1 / MIXING - 1) - u)
-    return 1 - semilocal * (1 - (z * zeta2) ** 2) / (1 + (p / TAIL) ** 2)
+    return 1 - semilocal * (1 - (z * zeta2) ** 2) * tail

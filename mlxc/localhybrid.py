@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from mlxc.analytic import Channel, Total, pw92
+from mlxc.analytic import LDA_X, RHO_FLOOR, Channel, Total, pw92
 from mlxc.features import Features
 from mlxc.functional import Functional
+from mlxc.limits import tail_gate
 
 #: Added to 8 n tau (Bohr^-8 Eh) so that tau_W / tau vanishes smoothly in empty space.
 ISO_FLOOR = 1e-28
@@ -21,9 +22,38 @@ def iso_orbital(features: Features) -> torch.Tensor:
     return features.sigma_same / (8 * features.rho * features.tau + ISO_FLOOR)
 
 
-def mixed_exchange(features: Features, mixing: torch.Tensor, semilocal: torch.Tensor) -> torch.Tensor:
-    """Exchange energy per volume (G,) from the mixing function and semilocal energy densities per spin, (S, G) each."""
-    return features.multiplicity * (mixing * features.exact_exchange + (1 - mixing) * semilocal).sum(0)
+def _local_exchange(features: Features) -> torch.Tensor:
+    """Exchange energy of the uniform gas per volume and spin, without low-density switch, (S, G)."""
+    return 0.5 * LDA_X * (2 * features.rho + RHO_FLOOR) ** (4 / 3)
+
+
+class HybridTotal(Total):
+    """Total with y = ex / ex_LDA of both spins together and the product zz of both spins' tau_W / tau, (G,) each."""
+
+    def __init__(self, features: Features):
+        super().__init__(features)
+        z = iso_orbital(features)
+        self.y = features.exact_exchange.sum(0) / _local_exchange(features).sum(0)
+        self.zz = z[0] * z[-1]
+
+
+class HybridChannel(Channel):
+    """Channel with what a mixing function may depend on, and the exact-exchange energy density.
+
+    z          tau_W / tau, (S, G)
+    y          ex / ex_LDA, (S, G)
+    zeta2, zz  of the total density, (G,); zeta2 is () for a closed shell
+    tail       1, but 0 in density tails, (S, G)
+    exact      ex, Eh Bohr^-3, (S, G)
+    """
+
+    def __init__(self, features: Features, total: HybridTotal):
+        super().__init__(features)
+        self.exact = features.exact_exchange
+        self.z = iso_orbital(features)
+        self.y = self.exact / _local_exchange(features)
+        self.zeta2, self.zz = total.zeta2, total.zz
+        self.tail = tail_gate(self.p)
 
 
 class HartreeFock(Functional):
@@ -49,5 +79,6 @@ class IsoOrbitalHybrid(Functional):
 
     def energy_density(self, features: Features) -> torch.Tensor:
         channel, total = Channel(features), Total(features)
-        exchange = mixed_exchange(features, self.c * iso_orbital(features), channel.e_lda)
-        return exchange + total.n_switched * pw92(total)[0]
+        a = self.c * iso_orbital(features)
+        exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
+        return channel.multiplicity * exchange.sum(0) + total.n_switched * pw92(total)[0]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import torch
 
-from mlxc.analytic import LDA_X, RHO_FLOOR, Channel, Total, r2scan_correlation, r2scan_enhancement
+from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.limits import U_MAX, bounded_enhancement, bounded_mixing, scaled_correlation, uniform_gas_gate
-from mlxc.localhybrid import iso_orbital, mixed_exchange
+from mlxc.localhybrid import HybridChannel, HybridTotal
 from mlxc.network import MLP
+
+#: Largest s^2, alpha and y that `variables_of` gives: about 2e4.  Beyond it, in the tails, networks are constant.
+_LAST = 1 - 1e-9
 
 
 def _squash(p: torch.Tensor) -> torch.Tensor:
@@ -17,23 +23,30 @@ def _squash(p: torch.Tensor) -> torch.Tensor:
     return p / torch.sqrt(1 + p * p)
 
 
-def exchange_inputs(x: Channel) -> torch.Tensor:
-    """What the exchange network sees, bounded by 1: s^2 and alpha of a spin channel, (2, S, G)."""
-    return torch.stack([_squash(x.p), _squash(x.alpha)])
+def _unsquash(q: torch.Tensor) -> torch.Tensor:
+    q = q.clamp(max=_LAST)
+    return q / torch.sqrt(1 - q * q)
 
 
-def correlation_inputs(x: Total) -> torch.Tensor:
-    """What the correlation network sees, bounded by 1: s^2, alpha, zeta^2 and r_s of the total density, (4, G)."""
-    return torch.stack([_squash(x.p), _squash(x.alpha), (x.zeta**2).expand_as(x.rs), x.rs / (1 + x.rs)])
+#: How variables without bound enter a network, and the way back; all others are bounded by themselves.
+_BOUNDED = {
+    "p": (_squash, _unsquash),
+    "alpha": (_squash, _unsquash),
+    "y": (_squash, _unsquash),
+    "rs": (lambda rs: rs / (1 + rs), lambda q: q / (1 - q)),
+}
 
 
-def mixing_inputs(features: Features, x: Channel, total: Total) -> torch.Tensor:
-    """What the mixing network sees, bounded by 1: s^2, alpha, tau_W / tau, y, zeta^2, both tau_W / tau, (6, S, G)."""
-    z = iso_orbital(features)
-    n = 2 * features.rho + RHO_FLOOR
-    y = features.exact_exchange / (0.5 * LDA_X * n ** (4 / 3))
-    shared = [(total.zeta**2).expand_as(total.rs), z[0] * z[-1]]
-    return torch.stack([_squash(x.p), _squash(x.alpha), z, _squash(y), *(v.expand_as(z) for v in shared)])
+def network_inputs(x: Any, names: tuple[str, ...]) -> torch.Tensor:
+    """The named variables of x, each bounded by 1, (len(names), ...)."""
+    values = [_BOUNDED[k][0](getattr(x, k)) if k in _BOUNDED else getattr(x, k) for k in names]
+    return torch.stack(torch.broadcast_tensors(*values))
+
+
+def variables_of(inputs: torch.Tensor, names: tuple[str, ...]) -> SimpleNamespace:
+    """The inverse of `network_inputs`."""
+    pairs = zip(names, inputs, strict=True)
+    return SimpleNamespace(**{k: _BOUNDED[k][1](q) if k in _BOUNDED else q for k, q in pairs})
 
 
 class NeuralMetaGGA(Functional):
@@ -43,66 +56,76 @@ class NeuralMetaGGA(Functional):
     A new one is r2SCAN exactly.  Built in for every choice of weights: uniform gas, spin and uniform scaling of
     exchange, spin-swap symmetry, e_c <= 0, no correlation for one fully polarised orbital, Lieb-Oxford bound on F_x.
 
-    width, depth : units per hidden layer and number of hidden layers of both networks.
+    Methods take variables x as attributes: a Channel or Total, or points with the same attributes (mlxc.train).
+
+    width, depth : units per hidden layer and number of hidden layers of all networks.
     """
 
     xctype = "MGGA"
+    #: All that exchange depends on, and all that u_c depends on.
+    exchange_variables: tuple[str, ...] = ("p", "alpha")
+    correlation_variables: tuple[str, ...] = ("p", "alpha", "zeta2", "rs")
 
     def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-mgga"):
         super().__init__()
         self.name = name
         self.config = {"width": width, "depth": depth}
         self.exchange = MLP(2, width, depth)
-        self.correlation = MLP(4, width, depth)
+        self.correlation = MLP(len(self.correlation_variables), width, depth)
 
-    def exchange_shift(self, x: Channel) -> torch.Tensor:
+    @staticmethod
+    def variables(features: Features) -> tuple[Channel, Total]:
+        """What exchange and correlation depend on."""
+        return Channel(features), Total(features)
+
+    def exchange_shift(self, x: Any) -> torch.Tensor:
         """u_x, (S, G)."""
-        raw = self.exchange(exchange_inputs(x))
+        raw = self.exchange(network_inputs(x, ("p", "alpha")))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
-    def correlation_shift(self, x: Total) -> torch.Tensor:
+    def correlation_shift(self, x: Any) -> torch.Tensor:
         """u_c, (G,)."""
-        raw = self.correlation(correlation_inputs(x))
+        raw = self.correlation(network_inputs(x, self.correlation_variables))
         return U_MAX * torch.tanh(raw) * uniform_gas_gate(x.p, x.alpha)
 
-    def shifted(
-        self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Enhancement factor (S, G) and correlation per particle (G,) from r2SCAN's fx and ec."""
-        fx = bounded_enhancement(fx, self.exchange_shift(channel))
-        return fx, scaled_correlation(ec, self.correlation_shift(total))
-
-    def corrected(self, channel: Channel, total: Total, fx: torch.Tensor, ec: torch.Tensor) -> torch.Tensor:
-        """Energy per volume, (G,), from r2SCAN's enhancement factor fx (S, G) and correlation per particle ec (G,)."""
-        fx, ec = self.shifted(channel, total, fx, ec)
-        return channel.energy(fx) + total.n_switched * ec
+    def exchange_energy(self, x: Any, fx: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Exchange energies per volume (S, G) from r2SCAN's enhancement factor fx and u_x, (S, G) each."""
+        return x.e_lda * bounded_enhancement(fx, shift)
 
     def energy_density(self, features: Features) -> torch.Tensor:
-        channel, total = Channel(features), Total(features)
-        return self.corrected(channel, total, r2scan_enhancement(channel), r2scan_correlation(total))
+        channel, total = self.variables(features)
+        e_x = self.exchange_energy(channel, r2scan_enhancement(channel), self.exchange_shift(channel))
+        e_c = scaled_correlation(r2scan_correlation(total), self.correlation_shift(total))
+        return channel.multiplicity * e_x.sum(0) + total.n_switched * e_c
 
 
 class NeuralLocalHybrid(NeuralMetaGGA):
-    """E_xc = sum_s int [a_s ex_s + (1 - a_s) e_x,s] + int e_c with e_x and e_c of a NeuralMetaGGA and a learned a_s.
+    """E_xc = sum_s int [a_s ex_s + (1 - a_s) e_x,s] + int e_c with e_x and e_c as in a NeuralMetaGGA and a learned a_s.
 
-    a_s depends on s^2, alpha, tau_W / tau and y = ex / ex_LDA of its spin channel, on zeta^2 and on the product of both
-    channels' tau_W / tau.  A new one is r2SCAN with a quarter of exact exchange.  Built in for every choice of weights,
-    besides what holds for the meta-GGA: no self-interaction in one-electron densities, exchange energy density
-    -n / (2 r) in density tails.
+    a_s depends on s^2, alpha, z = tau_W / tau and y = ex / ex_LDA of its spin channel, on zeta^2 and on the product of
+    both channels' z; u_c on y of both channels and the product of their z as well.  A new one is r2SCAN with a quarter
+    of exact exchange.  Built in for every choice of weights, besides what holds for the meta-GGA: no self-interaction
+    in one-electron densities, exchange energy density -n / (2 r) in density tails.
     """
 
     exx_omega = 0.0
+    mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zz")
+    exchange_variables = (*mixing_variables, "tail")
+    correlation_variables = ("p", "alpha", "zeta2", "rs", "y", "zz")
 
     def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-local-hybrid"):
         super().__init__(width, depth, name)
-        self.mixing = MLP(6, width, depth)
+        self.mixing = MLP(len(self.mixing_variables), width, depth)
 
-    def mixing_function(self, inputs: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        """a_s from its six inputs and s^2, (S, G)."""
-        return bounded_mixing(self.mixing(inputs), inputs[2], inputs[4], p)
+    @staticmethod
+    def variables(features: Features) -> tuple[HybridChannel, HybridTotal]:
+        total = HybridTotal(features)
+        return HybridChannel(features, total), total
 
-    def energy_density(self, features: Features) -> torch.Tensor:
-        channel, total = Channel(features), Total(features)
-        fx, ec = self.shifted(channel, total, r2scan_enhancement(channel), r2scan_correlation(total))
-        a = self.mixing_function(mixing_inputs(features, channel, total), channel.p)
-        return mixed_exchange(features, a, channel.e_lda * fx) + total.n_switched * ec
+    def mixing_function(self, x: Any) -> torch.Tensor:
+        """a_s, (S, G)."""
+        return bounded_mixing(self.mixing(network_inputs(x, self.mixing_variables)), x.z, x.zeta2, x.tail)
+
+    def exchange_energy(self, x: Any, fx: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        a = self.mixing_function(x)
+        return a * x.exact + (1 - a) * super().exchange_energy(x, fx, shift)

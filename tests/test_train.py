@@ -1,19 +1,25 @@
 """Fixed-density training from a benchmark folder to a model that loads, on four small molecules."""
 
+import copy
 import dataclasses
 import json
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
+import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mlxc import models
+from mlxc.analytic import R2SCAN, Channel, SlaterPW92
 from mlxc.errors import InputError
-from mlxc.train import cache, fit
+from mlxc.neural import NeuralLocalHybrid
+from mlxc.train import cache, fit, radial
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
-from mlxc.train.dataset import Molecule, split
+from mlxc.train.dataset import KCAL, correction, read_molecule, split
 
 SYSTEMS = {
     "h": (2, ["H"], [[0, 0, 0]]),
@@ -65,56 +71,103 @@ def test_a_killed_cache_run_resumes(folder, cached, monkeypatch, capsys):
 
 
 def test_cached_features_give_back_r2scan(folder, cached):
-    systems = read_systems(folder)
-    molecule = Molecule.read(cached / f"{systems['hf'].key}.h5")
-    assert float(molecule.weights @ molecule.total.n) == pytest.approx(10, abs=1e-3)
-    xc = molecule.weights @ (molecule.channel.energy(molecule.fx) + molecule.total.n_switched * molecule.ec)
-    import h5py
-
-    with h5py.File(cached / f"{systems['hf'].key}.h5") as f:
-        assert float(xc) == pytest.approx(f.attrs["exc_r2scan"], abs=1e-5)
+    path = cached / f"{read_systems(folder)['hf'].key}.h5"
+    features, weights = read_molecule(path)
+    assert float(weights @ features.total_rho) == pytest.approx(10, abs=1e-3)
+    with h5py.File(path) as f:
+        assert float(weights @ R2SCAN()(features)) == pytest.approx(f.attrs["exc_r2scan"], abs=1e-5)
 
 
-@pytest.mark.parametrize("which", ["shaken", "default"])
-def test_condensed_molecules_agree_with_the_grid(cached, shaken, which):
-    functional = shaken if which == "shaken" else models.load()
-    molecules = [Molecule.read(p) for p in sorted(cached.glob("*.h5"))]
-    condensed = Condensed((m.channel, m.total, m.ec, m.weights) for m in molecules)
-    assert len(condensed.f0) < sum(m.channel.p.numel() for m in molecules) / 5
+@pytest.fixture
+def functional(request):
+    """A functional by the name of a fixture, or the shipped one."""
+    return models.load() if request.param == "default" else request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "default"], indirect=True)
+def test_condensed_molecules_agree_with_the_grid(cached, functional):
+    molecules = [read_molecule(p) for p in sorted(cached.glob("*.h5"))]
+    condensed = Condensed(type(functional), molecules)
+    assert len(condensed.x.f0) < sum(f.rho.numel() for f, _ in molecules) / 5
     energy, size = condensed.corrections(functional)
-    exact = np.array([m.correction(functional) for m in molecules])
+    exact = np.array([correction(functional, *m) for m in molecules])
     assert np.abs(exact).max() > 0.01
-    np.testing.assert_allclose(energy.numpy(), exact, atol=2e-4)
+    np.testing.assert_allclose(energy.numpy(), exact, atol=1e-4)
     assert float(size) > 0
 
 
-def test_slope_is_that_of_the_shifts(cached, shaken):
+@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid"], indirect=True)
+def test_slope_is_that_of_the_corrections(cached, functional):
     """Against differences at the same points."""
-    molecule = Molecule.read(sorted(cached.glob("*.h5"))[0])
-    condensed = Condensed([(molecule.channel, molecule.total, molecule.ec, molecule.weights)])
-    want = 0.0
-    for shift, at in ((shaken.exchange_shift, condensed.slope_x), (shaken.correlation_shift, condensed.slope_c)):
-        for name in ("p", "alpha"):
+    condensed = Condensed(type(functional), [read_molecule(sorted(cached.glob("*.h5"))[0])])
+
+    def enhancement(x):
+        return functional.exchange_energy(x, x.f0, functional.exchange_shift(x)) / x.e_lda
+
+    want, variables = 0.0, set()
+    for value, at in ((enhancement, condensed.slope_x), (functional.correlation_shift, condensed.slope_c)):
+        for name in set(vars(at)) & {"p", "alpha", "z", "y", "zz"}:
             moved = [SimpleNamespace(**{**vars(at), name: getattr(at, name) + step}) for step in (1e-5, -1e-5)]
-            want += float(((shift(moved[0]) - shift(moved[1])) / 2e-5).square().mean())
-    assert condensed.slope(shaken).item() == pytest.approx(want, rel=1e-4)
+            want += float(((value(moved[0]) - value(moved[1])) / 2e-5).square().mean())
+            variables.add(name)
+    assert len(variables) == (5 if functional.exx_omega == 0 else 2)
+    assert condensed.slope(functional).item() == pytest.approx(want, rel=1e-4)
+
+
+def test_gradient_of_the_objective(cached, shaken_hybrid):
+    """With respect to every weight of every network, against differences."""
+    condensed = Condensed(NeuralLocalHybrid, [read_molecule(p) for p in sorted(cached.glob("*.h5"))])
+    functional = copy.deepcopy(shaken_hybrid).requires_grad_(True)
+    parameters = list(functional.parameters())
+    start = parameters_to_vector(parameters).detach()
+    direction = torch.randn(len(start), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def objective(step):
+        vector_to_parameters(start + step * direction, parameters)
+        energies, size = condensed.corrections(functional)
+        return energies.square().sum() + 0.1 * size + 0.1 * condensed.slope(functional)
+
+    grads = torch.autograd.grad(objective(0.0), parameters)
+    assert all(g.abs().max() > 0 for g in grads)
+    difference = (objective(1e-5) - objective(-1e-5)).item() / 2e-5
+    assert (parameters_to_vector(grads) @ direction).item() == pytest.approx(difference, rel=1e-5)
+
+
+def test_errors_of_radial_grids(monkeypatch):
+    """A smooth functional has small ones, one that oscillates in a core large ones."""
+    monkeypatch.setattr(radial, "ATOMS", {"Ne": 0})
+    grids = radial.RadialGrids()
+
+    class Rippled(SlaterPW92):
+        def energy_density(self, features):
+            return super().energy_density(features) * (1 + 0.01 * torch.sin(100 * Channel(features).alpha[0]))
+
+    smooth, rippled = (KCAL * grids.errors(f).abs().max() for f in (SlaterPW92(), Rippled()))
+    assert smooth < 0.05
+    assert rippled > 1
 
 
 def test_condensing_is_exact_for_linear_functions(rng):
     """Whatever the signs of the weights; squares come near."""
     points, weights = rng.uniform(size=(2, 3000)), rng.normal(size=3000)
-    means, sums = condense(points, weights, 8)
-    assert len(sums) <= 256
+    energies = np.stack([weights, weights * points[1]])
+    means, (sums, carried) = condense(points, weights, energies, 128)
+    assert sums.shape == (128,)
     assert sums @ (3 + means[0] - 2 * means[1]) == pytest.approx(weights @ (3 + points[0] - 2 * points[1]))
+    assert carried == pytest.approx(sums * means[1])
     assert sums @ means[0] ** 2 == pytest.approx(weights @ points[0] ** 2, rel=0.02)
-    assert condense(points, weights, 1)[1] == pytest.approx([weights[weights < 0].sum(), weights[weights > 0].sum()])
+    whole = condense(points, weights, energies, 2)[1][0]
+    assert whole == pytest.approx([weights[weights > 0].sum(), weights[weights < 0].sum()])
+    assert condense(np.zeros((2, 5)), np.ones(5), np.ones((1, 5)), 3)[1].tolist() == [[5.0]]
 
 
-def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("family", sorted(models.FAMILIES))
+def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, tmp_path, family):
     out = tmp_path / "tiny"
-    settings = ["--adam-steps", "20", "--steps", "100", "--width", "6", "--size-weight", "0"]
+    settings = ["--family", family, "--adam-steps", "20", "--steps", "100", "--width", "6", "--size-weight", "0"]
     arguments = ["--data", folder, "--cache", cached, "--out", out, *settings]
     monkeypatch.setattr(fit, "split", lambda rows, *_: (rows, rows))
+    monkeypatch.setattr(radial, "ATOMS", {"F": 1})
     call(fit.main, monkeypatch, *arguments)
     errors = models.describe(out)["card"]["errors"]["training"]["mae_kcal"]
     assert errors["mlxc"]["W4-17"] < 0.7 * errors["r2scan"]["W4-17"]
@@ -123,7 +176,7 @@ def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, capsys
     assert models.describe(out)["sha256"] == first  # same seed, same model
     functional = models.load(out)
     assert functional.name == "tiny"
-    assert isinstance(functional.eval_xc("", np.ones((5, 3)))[0], np.ndarray)
+    assert type(functional) is models.FAMILIES[family]
 
 
 def test_split_keeps_graphs_apart(folder):

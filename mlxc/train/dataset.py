@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -13,8 +11,9 @@ from pyscf.data import elements
 from pyscf.data.nist import HARTREE2J
 from scipy.constants import N_A, calorie, kilo
 
-from mlxc.analytic import Channel, Total, r2scan_correlation, r2scan_enhancement
+from mlxc.analytic import R2SCAN
 from mlxc.features import Features
+from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.compress import Condensed
 from mlxc.train.data import Reaction, System
@@ -28,30 +27,17 @@ ATOMS = {
 }  # fmt: skip
 
 
-@dataclass
-class Molecule:
-    """One cached molecule: variables, r2SCAN parts and weights on its grid."""
+def read_molecule(path: Path) -> tuple[Features, torch.Tensor]:
+    """Features and weights (G,) on the grid of a cached molecule."""
+    with h5py.File(path) as f:
+        features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau", "ex")))
+        return features, torch.from_numpy(f["weights"][:])
 
-    channel: Channel
-    total: Total
-    fx: torch.Tensor
-    ec: torch.Tensor
-    weights: torch.Tensor
 
-    @classmethod
-    def read(cls, path: Path) -> Molecule:
-        """The molecule in a cache file."""
-        with h5py.File(path) as f:
-            features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau")))
-            weights = torch.from_numpy(f["weights"][:])
-        channel, total = Channel(features), Total(features)
-        return cls(channel, total, r2scan_enhancement(channel), r2scan_correlation(total), weights)
-
-    def correction(self, functional: NeuralMetaGGA) -> float:
-        """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
-        start = self.channel.energy(self.fx) + self.total.n_switched * self.ec
-        with torch.no_grad():
-            return float(self.weights @ (functional.corrected(self.channel, self.total, self.fx, self.ec) - start))
+def correction(functional: Functional, features: Features, weights: torch.Tensor) -> float:
+    """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
+    with torch.no_grad():
+        return float(weights @ (functional(features) - R2SCAN()(features)))
 
 
 class Dataset:
@@ -69,11 +55,9 @@ class Dataset:
             for k in ("e_r2scan", "e_pbe0")
         )
 
-    @cached_property
-    def condensed(self) -> Condensed:
-        """All molecules on their condensed points: seconds to a minute of work, when first asked for."""
-        molecules = map(Molecule.read, self.paths.values())
-        return Condensed((m.channel, m.total, m.ec, m.weights) for m in molecules)
+    def condensed(self, family: type[NeuralMetaGGA]) -> Condensed:
+        """All molecules on their condensed points, for functionals of this family: minutes of work."""
+        return Condensed(family, map(read_molecule, self.paths.values()))
 
     def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
         """Reaction energy minus reference, kcal/mol, (len(reactions),), from total energies (M,) in Eh."""
@@ -91,9 +75,9 @@ class Dataset:
         charges = torch.tensor([elements.charge(a) for a in known])
         return (energies[[atoms[a] for a in known]] - exact) * KCAL / charges
 
-    def full_grid(self, functional: NeuralMetaGGA) -> torch.Tensor:
+    def full_grid(self, functional: Functional) -> torch.Tensor:
         """Total energies at the fixed densities, (M,) Eh, on all points."""
-        corrections = [Molecule.read(p).correction(functional) for p in self.paths.values()]
+        corrections = [correction(functional, *read_molecule(p)) for p in self.paths.values()]
         return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
 
 

@@ -1,11 +1,11 @@
-"""Fixed-density training of the neural meta-GGA, and its model folder.
+"""Fixed-density training of a neural functional, and its model folder.
 
-    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--steps 1500] [--seed 0]
+    python -m mlxc.train.fit --data FOLDER --cache CACHE --out MODEL [--family neural-local-hybrid] [--seed 0]
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 Fitted are reaction energies and, so that they do not drift, the total energies of neutral atoms; the size of the
-correction is penalised.  One eighth of the molecular graphs is kept for validation: it decides when to stop and
-nothing else.
+correction, its slopes and what radial grids cannot resolve of it are penalised.  One eighth of the molecular graphs is
+kept for validation: it decides when to stop and nothing else.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import torch
 
 from mlxc import models
 from mlxc.errors import InputError
+from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
-from mlxc.train.dataset import Dataset, split
+from mlxc.train.dataset import KCAL, Dataset, split
+from mlxc.train.radial import RadialGrids
 
 #: Errors beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
 HUBER = 2.0
@@ -47,29 +49,35 @@ def loss(errors: torch.Tensor, reactions: list[Reaction]) -> torch.Tensor:
 
 
 def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: argparse.Namespace) -> NeuralMetaGGA:
-    """Adam from the zero correction, then L-BFGS, on all rows at once; returns the best on the validation rows.
+    """Adam from a new functional, then L-BFGS, on all rows at once; returns the best on the validation rows.
 
     Adam alone rests for thousands of steps on the plateau that L-BFGS leaves within hundreds.
     """
     torch.manual_seed(args.seed)
-    functional = NeuralMetaGGA(args.width, args.depth, name=args.out.name)
+    functional = models.FAMILIES[args.family](args.width, args.depth, name=args.out.name)
+    condensed, grids = data.condensed(type(functional)), RadialGrids()
+    networks = [m for m in functional.modules() if isinstance(m, MLP)]
+    for network in networks:
+        network.precision = torch.float32  # twice as fast; errors of reaction energies below 0.001 kcal/mol
     parameters = list(functional.parameters())
+    offset = torch.zeros_like(data.e_r2scan)
     best, best_state, validation = float("inf"), copy.deepcopy(functional.state_dict()), float("nan")
 
     def objective() -> torch.Tensor:
         nonlocal best, best_state, validation
-        corrections, size = data.condensed.corrections(functional)
-        energies = data.e_r2scan + corrections
+        corrections, size = condensed.corrections(functional)
+        energies = data.e_r2scan + corrections + offset
         validation = float(loss(data.errors(outside, energies.detach()), outside))
         if validation < best:
             best, best_state = validation, copy.deepcopy(functional.state_dict())
         atoms = data.atom_errors(energies).square().mean()
         decay = sum(p.square().sum() for p in parameters)
-        slope = data.condensed.slope(functional)
+        slope = condensed.slope(functional)
         value = (
             loss(data.errors(inside, energies), inside)
             + args.size_weight * size
             + args.slope_weight * slope
+            + args.grid_weight * (KCAL * grids.errors(functional)).square().mean()
             + args.atom_weight * atoms
             + args.decay * decay
         )
@@ -77,18 +85,27 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
             p.grad = grad
         return value.detach()
 
+    def left_out() -> torch.Tensor:
+        """What condensing leaves out of the energies of the present functional, (M,) Eh."""
+        with torch.no_grad():
+            return data.full_grid(functional) - data.e_r2scan - condensed.corrections(functional)[0]
+
     adam = torch.optim.Adam(parameters, lr=args.rate)
     for _ in range(args.adam_steps):
         objective()
         adam.step()
+    offset = left_out()
     print(f"Adam {args.adam_steps:5d} objective {objective():.3f} validation {validation:.3f}", flush=True)
     lbfgs = torch.optim.LBFGS(
         parameters, max_iter=CHUNK, history_size=50, line_search_fn="strong_wolfe", tolerance_change=1e-12
     )
     for done in range(CHUNK, args.steps + 1, CHUNK):
         lbfgs.step(objective)
+        offset = left_out()
         print(f"L-BFGS {done:5d} objective {objective():.3f} validation {validation:.3f}, best {best:.3f}", flush=True)
     functional.load_state_dict(best_state)
+    for network in networks:
+        network.precision = torch.float64
     return functional
 
 
@@ -104,6 +121,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--family", choices=sorted(models.FAMILIES), default="neural-mgga")
     parser.add_argument("--max-heavy", type=int, default=3)
     parser.add_argument("--adam-steps", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate of Adam")
@@ -111,6 +129,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1e-5, help="weight of the squares of all parameters")
     parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--slope-weight", type=float, default=0.0)
+    parser.add_argument("--grid-weight", type=float, default=100.0, help="per (kcal/mol)^2 of radial grids")
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)

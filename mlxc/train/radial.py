@@ -1,0 +1,58 @@
+"""How well PySCF's default radial grids integrate a functional, so that training can penalise what they cannot resolve.
+
+In the cores of atoms the variables of a functional change within hundredths of a Bohr, and most of the energy lies
+there: corrections that look smooth as functions of their variables may still need far more points than r2SCAN does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pyscf import dft, gto
+
+from mlxc.exx import FittedExchange, energy_density
+from mlxc.features import Features, GridMap
+from mlxc.functional import Functional
+
+#: Neutral atoms and their numbers of unpaired electrons.
+ATOMS = {"H": 1, "B": 1, "C": 2, "N": 3, "O": 2, "F": 1, "Ne": 0, "Si": 2, "P": 3, "S": 2, "Cl": 1}
+#: Numbers of radial points: PySCF's at this level and a few more or less, so that no special positions are learned.
+LEVEL, STEPS = 3, (-5, -2, 1)
+#: Number of points of the grid to compare with.
+FINE = 160
+DIRECTIONS = ((1.0, 2.0, 3.0), (0.0, 0.0, 1.0))
+
+
+class RadialGrids:
+    """r2SCAN densities of atoms along rays from the nucleus, on coarse and on fine radial grids."""
+
+    def __init__(self) -> None:
+        rays, weights = [], []
+        for symbol, spin in ATOMS.items():
+            mol = gto.M(atom=symbol, spin=spin, basis="def2-svp", verbose=0)
+            dm = np.asarray(dft.UKS(mol, xc="r2scan").run().make_rdm1())
+            charge = mol.atom_charge(0)
+            usual = dft.gen_grid._default_rad(charge, LEVEL)
+            grids = [dft.radi.treutler_ahlrichs(n, charge) for n in (FINE, *(usual + k for k in STEPS))]
+            r, dr = (np.concatenate(x) for x in zip(*grids, strict=True))
+            sizes = [len(x) for x, _ in grids]
+            # One row per coarse grid: its weights, and minus those of the fine grid.
+            rows = np.zeros((len(STEPS), len(r)))
+            rows[:, : sizes[0]] = -1
+            for row, end, size in zip(rows, np.cumsum(sizes)[1:], sizes[1:], strict=True):
+                row[end - size : end] = 1
+            for direction in np.array(DIRECTIONS):
+                coords = r[:, None] * direction / np.linalg.norm(direction)
+                exchange = FittedExchange(mol, coords)
+                f = GridMap(mol, coords)(torch.from_numpy(dm))
+                ex = torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm]))
+                rays.append(Features(f.rho, f.sigma, f.tau, ex))
+                weights.append(torch.from_numpy(rows * 4 * np.pi * r**2 * dr))
+        self.sizes = [w.shape[1] for w in weights]
+        self.weights = weights
+        self.features = Features(*(torch.cat([vars(f)[k] for f in rays], dim=1) for k in ("rho", "sigma", "tau", "ex")))
+
+    def errors(self, functional: Functional) -> torch.Tensor:
+        """Integrals of the energy density on coarse grids minus those on fine ones, Eh, (rays * len(STEPS),)."""
+        parts = functional(self.features).split(self.sizes)
+        return torch.cat([w @ e for w, e in zip(self.weights, parts, strict=True)])
