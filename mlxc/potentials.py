@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 import scipy.special
 from pyscf import gto
 
@@ -66,21 +66,38 @@ def _harmonics_mole(lmax: int) -> gto.Mole:
     return mol
 
 
-class _Contraction(NamedTuple):
-    """One contracted shell: sum_p c_p r^l Y_lm exp(-alpha_p r^2), its first function, c_p and alpha_p."""
+class _Shells:
+    """All shells of one atom that share l: sum_p c_p r^l Y_lm exp(-alpha_p r^2), one row of coefficients each."""
 
-    l: int
-    first: int
-    coefficients: np.ndarray
-    exponents: np.ndarray
+    def __init__(self, mol: gto.Mole, shells: list[int], omega: float):
+        self.l = mol.bas_angular(shells[0])
+        loc = mol.ao_loc_nr()
+        blocks = [mol._libcint_ctr_coeff(b).T for b in shells]
+        self.coefficients = scipy.linalg.block_diag(*blocks)
+        self.exponents = np.concatenate([mol.bas_exp(b) for b in shells])
+        self.theta = omega**2 / (omega**2 + self.exponents) if omega else np.ones_like(self.exponents)
+        self.effective = self.theta * self.exponents
+        #: Per contraction: the smallest effective exponent, and the first of its 2 l + 1 functions.
+        self.diffuse = np.where(self.coefficients != 0, self.effective, np.inf).min(1)
+        self.first = np.array([p for b in shells for p in range(loc[b], loc[b + 1], 2 * self.l + 1)])
+        #: q where the radial function is q / r^(2 l + 1) far out.
+        self.charge = self.coefficients @ (self._front(0) * _boys_far(self.l, self.effective))
+        self.harmonics = slice(self.l**2, (self.l + 1) ** 2)
 
-    @property
-    def functions(self) -> slice:
-        return slice(self.first, self.first + 2 * self.l + 1)
+    def _front(self, raised: int) -> np.ndarray:
+        """(2 pi / alpha) theta^(l + raised + 1/2) (-2 alpha)^raised per exponent."""
+        front = 2 * np.pi / self.exponents * self.theta ** (self.l + raised + 0.5)
+        return front * (-2 * self.exponents) ** raised
 
-    @property
-    def harmonics(self) -> slice:
-        return slice(self.l**2, (self.l + 1) ** 2)
+    def functions(self, which: np.ndarray) -> np.ndarray:
+        """Numbers of the functions of these contractions, in order."""
+        return (self.first[which, None] + np.arange(2 * self.l + 1)).ravel()
+
+    def radial(self, which: np.ndarray, r2: np.ndarray, raised: int = 0) -> np.ndarray:
+        """sum_p c_p front_p F_l+raised(theta_p alpha_p r^2) of these contractions, (n, g)."""
+        used = (self.coefficients[which] != 0).any(0)
+        values = boys(self.l + raised, self.effective[used, None] * r2)
+        return (self.coefficients[which][:, used] * self._front(raised)[used]) @ values
 
 
 class AuxiliaryPotentials:
@@ -95,38 +112,19 @@ class AuxiliaryPotentials:
     def __init__(self, mol: gto.Mole, omega: float = 0.0):
         self.mol, self.omega = mol, omega
         self.lmax = max(mol.bas_angular(b) for b in range(mol.nbas))
-        loc = mol.ao_loc_nr()
-        self._atoms: list[list[_Contraction]] = [[] for _ in range(mol.natm)]
-        for b in range(mol.nbas):
-            l = mol.bas_angular(b)
-            for k, c in enumerate(mol._libcint_ctr_coeff(b).T):
-                contraction = _Contraction(l, loc[b] + k * (2 * l + 1), c, mol.bas_exp(b))
-                self._atoms[mol.bas_atom(b)].append(contraction)
+        self._atoms: list[list[_Shells]] = []
+        for atom in range(mol.natm):
+            by_l: dict[int, list[int]] = {}
+            for b in mol.atom_shell_ids(atom):
+                by_l.setdefault(mol.bas_angular(b), []).append(b)
+            self._atoms.append([_Shells(mol, shells, omega) for shells in by_l.values()])
 
     def _libcint(self, name: str, coords: np.ndarray) -> np.ndarray:
         with self.mol.with_range_coulomb(self.omega):
             return gto.intor_cross(name, self.mol, gto.fakemol_for_charges(coords))
 
-    def _effective(self, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """theta and theta alpha of exponents."""
-        theta = self.omega**2 / (self.omega**2 + alpha) if self.omega else np.ones_like(alpha)
-        return theta, theta * alpha
-
-    def _radial(self, shell: _Contraction, r2: np.ndarray, raised: int = 0) -> np.ndarray:
-        """sum_p c_p (2 pi / alpha_p) theta_p^(m + 1/2) (-2 alpha_p)^raised F_m(theta_p alpha_p r^2), m = l + raised."""
-        order, (theta, effective) = shell.l + raised, self._effective(shell.exponents)
-        front = shell.coefficients * 2 * np.pi / shell.exponents * theta ** (order + 0.5)
-        front *= (-2 * shell.exponents) ** raised
-        return sum(f * boys(order, a * r2) for f, a in zip(front, effective, strict=True))
-
-    def _charge(self, shell: _Contraction) -> float:
-        """q where the radial function is q / r^(2 l + 1) far out."""
-        theta, effective = self._effective(shell.exponents)
-        front = shell.coefficients * 2 * np.pi / shell.exponents * theta ** (shell.l + 0.5)
-        return float(front @ _boys_far(shell.l, effective))
-
     def _centred(self, coords: np.ndarray, kind: str):
-        """Per atom: its contractions, r (g, 3), r^2 (g,) and solid harmonics (1 or 4, (lmax + 1)^2, g)."""
+        """Per atom: its shells, r (g, 3), r^2 (g,) and solid harmonics (1 or 4, (lmax + 1)^2, g)."""
         harmonics = _harmonics_mole(self.lmax)
         for atom, shells in enumerate(self._atoms):
             r = coords - self.mol.atom_coord(atom)
@@ -143,23 +141,22 @@ class AuxiliaryPotentials:
             return table, np.arange(len(table)), np.ones(len(table))
         rows: list[np.ndarray] = []
         source, factor = np.empty(self.mol.nao, dtype=np.intp), np.ones(self.mol.nao)
-        for shells, _, r2, (angular,) in self._centred(coords, "GTOval_sph"):
-            nearest = r2.min()
-            multipoles: dict[int, list[_Contraction]] = {}
-            for shell in shells:
-                if self._effective(shell.exponents)[1].min() * nearest > FAR:
-                    multipoles.setdefault(shell.l, []).append(shell)
-                else:
-                    source[shell.functions] = range(len(rows), len(rows) + 2 * shell.l + 1)
-                    rows.extend(angular[shell.harmonics] * self._radial(shell, r2))
-            for l, far in multipoles.items():
-                charges = np.array([self._charge(s) for s in far])
-                norm = np.linalg.norm(charges)
-                for shell, q in zip(far, charges, strict=True):
-                    source[shell.functions] = range(len(rows), len(rows) + 2 * l + 1)
-                    factor[shell.functions] = q / norm
-                rows.extend(angular[far[0].harmonics] * (norm / (r2**l * np.sqrt(r2))))
-        return np.array(rows), source, factor
+
+        def add(radial: np.ndarray, angular: np.ndarray, functions: np.ndarray) -> None:
+            start = sum(map(len, rows))
+            rows.append((radial[:, None] * angular).reshape(-1, len(coords)))
+            source[functions] = np.resize(np.arange(start, start + len(rows[-1])), len(functions))
+
+        for atom, _, r2, (angular,) in self._centred(coords, "GTOval_sph"):
+            for shells in atom:
+                far = shells.diffuse * r2.min() > FAR
+                if not far.all():
+                    add(shells.radial(~far, r2), angular[shells.harmonics], shells.functions(~far))
+                if far.any():
+                    functions, norm = shells.functions(far), np.linalg.norm(shells.charge[far])
+                    add(norm / (r2**shells.l * np.sqrt(r2))[None], angular[shells.harmonics], functions)
+                    factor[functions] = np.repeat(shells.charge[far] / norm, 2 * shells.l + 1)
+        return np.concatenate(rows), source, factor
 
     def __call__(self, coords: np.ndarray) -> np.ndarray:
         """V_P(g), (naux, g), at coords (g, 3) in Bohr."""
@@ -171,10 +168,11 @@ class AuxiliaryPotentials:
         if self.mol.cart:
             return self._libcint("int2c2e_ip1", coords)
         out = np.empty((3, self.mol.nao, len(coords)))
-        for shells, r, r2, angular in self._centred(coords, "GTOval_sph_deriv1"):
-            for shell in shells:
-                y = angular[:, shell.harmonics]
+        for atom, r, r2, angular in self._centred(coords, "GTOval_sph_deriv1"):
+            for shells in atom:
+                which, y = np.ones(len(shells.first), dtype=bool), angular[:, shells.harmonics]
                 # dF_l(alpha r^2) / dr = -2 alpha r F_l+1(alpha r^2)
-                value, slope = self._radial(shell, r2), self._radial(shell, r2, 1)
-                out[:, shell.functions] = y[1:] * value + y[0] * (slope * r.T)[:, None]
+                value, slope = shells.radial(which, r2), shells.radial(which, r2, 1)
+                dv = value[:, None] * y[1:, None] + (slope[:, None] * y[0]) * r.T[:, None, None]
+                out[:, shells.functions(which)] = dv.reshape(3, -1, len(coords))
         return out
