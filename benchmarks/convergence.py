@@ -26,9 +26,9 @@ from mlxc import models
 from mlxc.files import write_atomic
 from mlxc.run import Progress
 from mlxc.scf import second_order
-from mlxc.train.cache import BASIS
-from mlxc.train.data import Reaction, System, read_reactions, read_systems
-from mlxc.train.dataset import KCAL, Dataset
+from mlxc.train.cache import BASIS, ELEMENTS, SETS
+from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
+from mlxc.train.dataset import KCAL, Dataset, split
 from mlxc.train.fit import by_set
 
 
@@ -72,6 +72,9 @@ def compare(data: Dataset, reactions: list[Reaction], results: dict[str, dict], 
     }
     if models.exists(xc):
         energies["fixed_density"] = data.full_grid(mlxc.load(xc))
+    for name in models.names():
+        if models.describe(name)["sha256"] != (models.describe(xc)["sha256"] if models.exists(xc) else None):
+            energies[f"{name}, fixed_density"] = data.full_grid(mlxc.load(name))
     errors = {k: data.errors(reactions, e) for k, e in energies.items()}
     rows = [
         {"set": r.set, "name": r.name, "role": r.role, **{k: round(float(e[i]), 3) for k, e in errors.items()}}
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--basis", help="def2-tzvp, or that of the cache")
     parser.add_argument("--sets", default="W4-17")
     parser.add_argument("--roles", default="train,dev")
+    parser.add_argument("--held-out", type=int, metavar="SEED", help="of train rows those that this split validates on")
     parser.add_argument("--max-heavy", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path)
@@ -106,6 +110,10 @@ def main() -> None:
         and r.role in roles
         and all(i in systems and systems[i].nheavy <= args.max_heavy for i in r.stoichiometry)
     ]
+    if args.held_out is not None:
+        trained_on = select(reactions, systems, SETS, "train", ELEMENTS, args.max_heavy)
+        validated = split(trained_on, systems, args.held_out)[1]
+        rows = [r for r in rows if r.role == "dev" or r in validated]
     data = Dataset(rows, systems, args.cache) if args.cache else None
     if data is not None:
         rows = data.reactions
@@ -127,7 +135,8 @@ def main() -> None:
     fitted = "density fitting, conv_tol 1e-8" if args.cache else "no density fitting, conv_tol 1e-9"
     record = {
         "command": f"python benchmarks/convergence.py --data FOLDER {'--cache CACHE ' if args.cache else ''}"
-        f"--xc {args.xc} --basis {basis} --sets {args.sets} --roles {args.roles} --max-heavy {args.max_heavy}",
+        f"--xc {args.xc} --basis {basis} --sets {args.sets} --roles {args.roles} --max-heavy {args.max_heavy}"
+        + (f" --held-out {args.held_out}" if args.held_out is not None else ""),
         "settings": f"PySCF's defaults: minao guess, DIIS, 50 cycles, grid level 3; {fitted}",
         "pyscf": pyscf.__version__,
         "model_sha256": sha256,

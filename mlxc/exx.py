@@ -159,11 +159,10 @@ class FittedExchange:
 
     def back_transformed(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         """sum_P,j z^P_ij (P|mu nu) y_nu,j, (nao, n), for z (naux, n, m) and y (nao, m)."""
-        out = np.zeros((z.shape[1], self.mol.nao))
+        out = np.zeros((self.mol.nao, z.shape[1]))
         for at, half in self._half_transformed(y):
-            # One product of matrices: (n, P j) (P j, nao).
-            out += z[at].transpose(1, 0, 2).reshape(z.shape[1], -1) @ half.transpose(0, 2, 1).reshape(-1, self.mol.nao)
-        return out.T
+            out += np.tensordot(half, z[at], axes=((0, 2), (0, 2)))
+        return out
 
     def solve(self, x: np.ndarray) -> np.ndarray:
         """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""

@@ -19,6 +19,10 @@ from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
 from mlxc.response import Response
 
+#: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
+#: atoms and small radicals, whose degenerate orbitals are the hard cases, converge in fewer cycles with it.
+WHOLE_FOCK = 100
+
 
 class LocalHybridSCF:
     """What `attach` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
@@ -36,8 +40,10 @@ class LocalHybridSCF:
     mo_occ: Any
 
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
-        """PySCF's, with Fock matrices for the occupied orbitals; the unoccupied ones follow once at the end."""
+        """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
+        if self.mol.nao <= WHOLE_FOCK:
+            return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
         try:
             energy = super().scf(dm0, **kwargs)  # type: ignore[misc]

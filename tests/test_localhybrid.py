@@ -177,7 +177,9 @@ def plain(mole):
 
 
 @pytest.mark.parametrize("change", ["density_fit", "level_shift", "damp", "restart"])
-def test_scf_options_reach_the_same_energy(mole, change, plain):
+@pytest.mark.parametrize("whole", [0, 100])
+def test_scf_options_reach_the_same_energy(mole, change, whole, plain, monkeypatch):
+    monkeypatch.setattr(mlxc.scf, "WHOLE_FOCK", whole)
     mf = mlxc.KS(mole("CH3"), IsoOrbitalHybrid())
     mf.conv_tol = 1e-10
     if change == "density_fit":
@@ -189,6 +191,7 @@ def test_scf_options_reach_the_same_energy(mole, change, plain):
     mf.kernel()
     assert mf.converged
     assert abs(mf.e_tot - plain.e_tot) < (2e-4 if change == "density_fit" else 1e-8)
+    assert np.allclose(mf.mo_energy, plain.mo_energy, atol=1e-3 if change == "density_fit" else 1e-5)
 
 
 def test_empty_spin_and_fractional_guess():

@@ -20,7 +20,7 @@ from mlxc.files import write_atomic
 from mlxc.functional import Functional
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
-DEFAULT = "mlxc-mgga1"
+DEFAULT = "mlxc-lh1"
 FORMAT = 1
 FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent
