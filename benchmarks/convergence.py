@@ -115,8 +115,10 @@ def main() -> None:
         validated = split(trained_on, systems, args.held_out)[1]
         rows = [r for r in rows if r.role == "dev" or r in validated]
     data = Dataset(rows, systems, args.cache) if args.cache else None
+    left_out = 0
     if data is not None:
-        rows = data.reactions
+        rows, left_out = data.reactions, data.left_out
+        data = Dataset(rows, systems, args.cache)  # without molecules of rows that are not complete
     wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
     with ProcessPoolExecutor(args.jobs) as pool:
         n = len(wanted)
@@ -131,7 +133,7 @@ def main() -> None:
         comparison: dict = {"self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()}}
     else:
         comparison = compare(data, whole, results, args.xc)
-        comparison["rows_not_in_cache"] = data.left_out
+        comparison["rows_not_in_cache"] = left_out
     fitted = "density fitting, conv_tol 1e-8" if args.cache else "no density fitting, conv_tol 1e-9"
     record = {
         "command": f"python benchmarks/convergence.py --data FOLDER {'--cache CACHE ' if args.cache else ''}"

@@ -6,20 +6,25 @@ E_xc = sum_s integral [ a_s ex_s + (1 - a_s) e_x,s ] + integral e_c with a mixin
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from mlxc.analytic import LDA_X, RHO_FLOOR, Channel, Total, pw92
+from mlxc.analytic import ETA, LDA_X, RHO_FLOOR, Channel, Total, pw92
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.limits import tail_gate
 
-#: Added to 8 n tau (Bohr^-8 Eh) so that tau_W / tau vanishes smoothly in empty space.
-ISO_FLOOR = 1e-28
-
 
 def iso_orbital(features: Features) -> torch.Tensor:
-    """z_s = tau_W / tau per spin channel, (S, G): 1 for one orbital, 0 in a uniform gas."""
-    return features.sigma_same / (8 * features.rho * features.tau + ISO_FLOOR)
+    """z_s = (tau_W + eta tau_unif) / (tau + eta tau_unif) per spin channel, (S, G): 1 for one orbital.
+
+    Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish and their bare ratio has no
+    slope: eta tau_unif, as small as in r2SCAN's alpha, gives it one.
+    """
+    n = features.rho + RHO_FLOOR
+    small = ETA * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
+    return (features.sigma_same / (8 * n) + small) / (features.tau + small)
 
 
 def _local_exchange(features: Features) -> torch.Tensor:

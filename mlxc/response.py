@@ -127,12 +127,13 @@ def enter(block: Block, changes: list[Change]) -> None:
         phi = np.ascontiguousarray(block.phi[0][at].T)
         for change in changes:
             for k, side in enumerate(change.sides):
-                v1 = group.spread(side.coefficients).reshape(n, n, -1)
+                v1 = group.spread(side.coefficients).reshape(n, n, phi.shape[1])
                 change.moved[k][at] = np.einsum("ijg,jg->gi", v1, phi)
                 change.kept[k][at] = packed_product(v0, np.ascontiguousarray(change.values[k][at].T)).T
     for change in changes:
-        moved = sum(change.moved[k] for k in change.roles if k is not None)
-        change.ex -= 0.5 * np.einsum("gi,gi->g", block.phi[0], moved)
+        for role in change.roles:
+            if role is not None:
+                change.ex -= 0.5 * np.einsum("gi,gi->g", block.phi[0], change.moved[role])
 
 
 class Change:
@@ -147,10 +148,8 @@ class Change:
         distinct = [a] if abs(a - b).max(initial=0.0) <= small else [a, b]
         kept = [x for x in distinct if abs(x).max(initial=0.0) > small]
         self.sides = [PerturbedPairs(pairs, x) for x in kept]
-        self.roles: tuple[int | None, ...] = (0, 0)
-        if len(distinct) == 2:
-            first = 0 if kept[0] is a else None
-            self.roles = (first, len(kept) - 1 if kept[-1] is b else None)
+        roles = [next((k for k, x in enumerate(kept) if x is side), None) for side in distinct]
+        self.roles: tuple[int | None, int | None] = (roles[0], roles[-1])
         self.direct = [np.zeros_like(a) for _ in self._different()]
         self.gathered = [np.zeros((pairs.n**2, len(fitted))) for _ in self._different()]
 
@@ -187,7 +186,7 @@ class Change:
             self.direct[k] += same - 0.5 * block.ao[0].T @ exchange
             for group in self.pairs.tables.potentials.groups(block.p0, block.p0 + len(phi)):
                 pair = phi[group.points].T[:, None] * products[group.points].T
-                self.gathered[k] += group.gather(pair.reshape(n * n, -1))
+                self.gathered[k] += group.gather(pair.reshape(n * n, pair.shape[2]))
 
     def columns(self) -> tuple[np.ndarray, np.ndarray]:
         """dF @ L and dF^T @ L, (nao, n) each."""

@@ -143,7 +143,10 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         mf._numint = numint.NumInt()
     if functional is not None and functional.exx_omega is not None:
         if isinstance(mf, gks.GKS) or hasattr(mf, "cell"):
-            raise InputError(f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only")
+            raise InputError(
+                f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for "
+                f'{type(mf).__name__} take a semilocal model: mlxc.attach(mf, "mlxc-mgga1")'
+            )
         ni: Any = LocalHybridNumInt(functional)
         lib.set_class(mf, (LocalHybridSCF, type(mf)))
     else:

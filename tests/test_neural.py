@@ -1,4 +1,4 @@
-"""The shipped model: potential, kernel and gradient are derivatives of the energy; SCF behaves."""
+"""The shipped models: potential, kernel and gradient are derivatives of the energy; SCF behaves."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,13 @@ from mlxc.features import Features, GridMap
 
 @pytest.fixture(scope="module")
 def model():
-    return mlxc.load("default")
+    """The semilocal one, which PySCF's own integrators see."""
+    return mlxc.load("mlxc-mgga1")
+
+
+@pytest.fixture(scope="module", params=mlxc.models.names())
+def any_model(request):
+    return mlxc.load(request.param)
 
 
 def test_it_is_trained(model, rng):
@@ -76,11 +82,11 @@ def test_potential_matrix_is_the_derivative_of_the_energy(model, mole):
 
 
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-def test_gradient_by_differences(model, mole, name):
+def test_gradient_by_differences(any_model, mole, name):
     """With grid response the nuclear gradient is the derivative of the printed energy."""
 
     def solve(mol):
-        mf = mlxc.KS(mol, model)
+        mf = mlxc.KS(mol, any_model)
         mf.conv_tol = 1e-12
         mf.kernel()
         assert mf.converged
@@ -99,9 +105,9 @@ def test_gradient_by_differences(model, mole, name):
 
 
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-def test_default_grid_is_fine_enough(model, mole, name):
+def test_default_grid_is_fine_enough(any_model, mole, name):
     """At PySCF's default grid: the energy is that of a fine one, and forces without its motion add up to nothing."""
-    mf = mlxc.KS(mole(name), model)
+    mf = mlxc.KS(mole(name), any_model)
     mf.kernel()
     fine = dft.gen_grid.Grids(mf.mol)
     fine.level = 6
@@ -111,8 +117,8 @@ def test_default_grid_is_fine_enough(model, mole, name):
     assert np.abs(mf.nuc_grad_method().kernel().sum(0)).max() < 1e-3
 
 
-def test_restricted_and_unrestricted_agree(model, mole):
-    closed = mlxc.KS(mole("H2O"), model)
+def test_restricted_and_unrestricted_agree(any_model, mole):
+    closed = mlxc.KS(mole("H2O"), any_model)
     closed.conv_tol = 1e-11
     closed.kernel()
     opened = closed.to_uks()
@@ -122,8 +128,8 @@ def test_restricted_and_unrestricted_agree(model, mole):
 
 
 @pytest.mark.parametrize("name", ["O2", "CH3", "LiH", "Ne"])
-def test_scf_converges_from_the_default_guess(model, mole, name):
-    mf = mlxc.KS(mole(name, "def2-tzvp"), model)
+def test_scf_converges_from_the_default_guess(any_model, mole, name):
+    mf = mlxc.KS(mole(name, "def2-tzvp"), any_model)
     mf.grids.level = 1
     mf.kernel()
     assert mf.converged
