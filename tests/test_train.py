@@ -80,11 +80,12 @@ def test_cached_features_give_back_r2scan(folder, cached):
 
 @pytest.fixture
 def functional(request):
-    """A functional by the name of a fixture, or the shipped one."""
-    return models.load() if request.param == "default" else request.getfixturevalue(request.param)
+    """A functional by the name of a fixture or of a shipped model."""
+    name = request.param
+    return models.load(name) if name in models.names() else request.getfixturevalue(name)
 
 
-@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "default"], indirect=True)
+@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "mlxc-mgga1"], indirect=True)
 def test_condensed_molecules_agree_with_the_grid(cached, functional):
     molecules = [read_molecule(p) for p in sorted(cached.glob("*.h5"))]
     condensed = Condensed(type(functional), molecules)
