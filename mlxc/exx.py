@@ -19,7 +19,6 @@ occ-RI-K method (Manzer, Horn, Mardirossian, Head-Gordon, J. Chem. Phys. 143, 02
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,15 @@ import scipy.linalg
 from pyscf import df, gto, lib
 
 from mlxc.errors import InputError
+from mlxc.pairs import FittedPairs
+from mlxc.parallel import each, shared_out
 from mlxc.potentials import AuxiliaryPotentials
 from mlxc.tables import PotentialTable, Store
 
 #: Eigenvalues of a density matrix below this are nothing but rounding.
 OCCUPATION_MIN = 1e-10
-#: Basis functions below this everywhere in a group of points are left out of whole Fock matrices there.
-AO_MIN = 1e-8
+#: Auxiliary functions of which three-index integrals are transformed at a time.
+CHUNK = 64
 
 
 def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,19 +57,18 @@ def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u[:, keep] * np.sqrt(abs(e[keep])), np.sign(e[keep])
 
 
-def energy_density(exchange: Any, dm: np.ndarray, block: int = 20000) -> np.ndarray:
+def energy_density(exchange: Any, dm: np.ndarray, size: int = 16384) -> np.ndarray:
     """ex (G,) of one spin's density matrix (nao, nao) at the points of a FittedExchange or AnalyticExchange."""
     points, pairs = exchange.potentials, exchange.pairs(*factorize(dm))
     ex = np.empty(len(points.coords))
-    for p0, p1 in points.blocks(block):
+
+    def evaluate(block: tuple[int, int]) -> None:
+        p0, p1 = block
         phi = exchange.mol.eval_gto("GTOval", points.coords[p0:p1]) @ pairs.local
         ex[points.order[p0:p1]] = -0.5 * np.einsum("gi,gi,i->g", phi, pairs.potential(phi, p0), pairs.signs)
+
+    each(evaluate, points.blocks(size))
     return ex
-
-
-def basis_functions_at(ao: np.ndarray) -> np.ndarray:
-    """Indices of the basis functions that are not negligible at all points of ao (g, nao)."""
-    return np.flatnonzero(abs(ao).max(axis=0, initial=0.0) > AO_MIN)
 
 
 def occupied_fock(columns: np.ndarray, local: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,25 +144,35 @@ class FittedExchange:
             block = df.incore.aux_e2(self.mol, self.auxmol, "int3c2e", aosym="s2ij", shls_slice=shells)
             self._pairs[ao_loc[s0] : ao_loc[s1]] = block.T
 
-    def _half_transformed(self, x: np.ndarray):
-        """(P|mu j) = sum_nu (P|mu nu) x_nu,j by groups of P: (slice, (P, nao, n))."""
-        step = max(1, int(self.max_memory / 20 / (8e-6 * self.mol.nao * max(self.mol.nao, x.shape[1]))))
-        for p0, p1 in lib.prange(0, self.naux, step):
-            yield slice(p0, p1), lib.unpack_tril(self._pairs[p0:p1]) @ x
+    def chunks(self, columns: int) -> list[slice]:
+        """Auxiliary functions by groups that every thread has room for, with `columns` half-transformed orbitals."""
+        room = self.max_memory / 20 / lib.num_threads() / (8e-6 * self.mol.nao * max(self.mol.nao, columns))
+        return [slice(p0, p1) for p0, p1 in lib.prange(0, self.naux, int(np.clip(room, 1, CHUNK)))]
+
+    def half_transformed(self, at: slice, x: np.ndarray) -> np.ndarray:
+        """(P|mu j) = sum_nu (P|mu nu) x_nu,j for the functions P of one chunk, (P, nao, n)."""
+        return lib.unpack_tril(self._pairs[at]) @ x
 
     def transformed(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(P|ij) = sum_mu,nu x_mu,i (P|mu nu) y_nu,j, (naux, n, m)."""
         out = np.empty((self.naux, x.shape[1], y.shape[1]))
-        for at, half in self._half_transformed(y):
-            np.matmul(x.T, half, out=out[at])
+
+        def transform(at: slice) -> None:
+            np.matmul(x.T, self.half_transformed(at, y), out=out[at])
+
+        each(transform, self.chunks(y.shape[1]))
         return out
 
     def back_transformed(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         """sum_P,j z^P_ij (P|mu nu) y_nu,j, (nao, n), for z (naux, n, m) and y (nao, m)."""
-        out = np.zeros((self.mol.nao, z.shape[1]))
-        for at, half in self._half_transformed(y):
-            out += np.tensordot(half, z[at], axes=((0, 2), (0, 2)))
-        return out
+
+        def transform(share: list[slice]) -> np.ndarray:
+            out = np.zeros((self.mol.nao, z.shape[1]))
+            for at in share:
+                out += np.tensordot(self.half_transformed(at, y), z[at], axes=((0, 2), (0, 2)))
+            return out
+
+        return np.sum(shared_out(transform, self.chunks(y.shape[1])), axis=0)
 
     def solve(self, x: np.ndarray) -> np.ndarray:
         """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""
@@ -171,81 +181,3 @@ class FittedExchange:
     def pairs(self, local: np.ndarray, signs: np.ndarray) -> FittedPairs:
         """Pair potentials of the orbitals of one spin."""
         return FittedPairs(self, local, signs)
-
-
-def _row_starts(n: int) -> np.ndarray:
-    """Where each row of a packed lower triangle begins."""
-    return np.arange(n) * np.arange(1, n + 1) // 2
-
-
-def packed_product(v: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """sum_j v_ij(g) x_j(g), (n, g), for symmetric v_ij packed by rows (n (n + 1) / 2, g) and x (n, g)."""
-    out = np.zeros_like(x)
-    for i, start in enumerate(_row_starts(len(x))):
-        row = v[start : start + i + 1]
-        out[i] += np.einsum("jg,jg->g", row, x[: i + 1])
-        out[:i] += row[:i] * x[i]
-    return out
-
-
-def packed_products(x: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """b(g) x_i(g) x_j(g) packed by rows, (n (n + 1) / 2, g), for x (n, g) and b (g,)."""
-    weighted, out = x * b, np.empty((len(x) * (len(x) + 1) // 2, len(b)))
-    for i, start in enumerate(_row_starts(len(x))):
-        np.multiply(x[: i + 1], weighted[i], out=out[start : start + i + 1])
-    return out
-
-
-class FittedPairs:
-    """Pair potentials of one spin's orbitals, L (nao, n) with signs (n,), and the derivative gathered from them."""
-
-    def __init__(self, tables: FittedExchange, local: np.ndarray, signs: np.ndarray):
-        self.tables, self.local, self.signs = tables, local, signs
-        self.n = local.shape[1]
-        rows, columns = np.tril_indices(self.n)
-        molecular = tables.transformed(local, local)[:, rows, columns]
-        #: C^P_ij for i >= j, one pair per row.
-        self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
-        self.gathered = np.zeros_like(self.coefficients)
-
-    def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
-        """h (g, n) at the points p0 ... p0 + g of a block, where the orbitals are phi (g, n)."""
-        out = np.empty_like(phi)
-        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
-            signed = np.ascontiguousarray((phi[group.points] * self.signs).T)
-            out[group.points] = packed_product(group.spread(self.coefficients), signed).T
-        return out
-
-    def gather(self, b: np.ndarray, phi: np.ndarray, p0: int) -> None:
-        """Add sum_g b phi_i phi_j V_P for weights b (g,) and orbitals phi (g, n) at the points p0 ... p0 + g."""
-        for group in self.tables.potentials.groups(p0, p0 + len(phi)):
-            orbitals = np.ascontiguousarray(phi[group.points].T)
-            self.gathered += group.gather(packed_products(orbitals, b[group.points]))
-
-    def fitted(self) -> np.ndarray:
-        """What `gather` has seen, solved for the fit, (naux, n, n)."""
-        return lib.unpack_tril(np.ascontiguousarray(self.tables.solve(self.gathered.T)))
-
-    def columns(self) -> np.ndarray:
-        """sum_g,j b phi_i phi_j s_j v_mu,j over everything gathered, (nao, n)."""
-        return self.tables.back_transformed(self.fitted(), self.local * self.signs)
-
-    def full(self, b: np.ndarray, blocks: Callable[[], Iterable[tuple[int, np.ndarray]]]) -> np.ndarray:
-        """The whole symmetric dE/dD, (nao, nao), for weights b (G,) at the points of the table.
-
-        `blocks()` goes through these: (first point, basis functions (g, nao)), once for every few orbitals.
-        """
-        tables, (nao, n) = self.tables, self.local.shape
-        half, step = np.zeros((nao, nao)), max(1, int(tables.max_memory / 4 / (8e-6 * tables.naux * nao)))
-        for j0, j1 in lib.prange(0, n, step):
-            local, gathered = self.local[:, j0:j1], np.zeros((tables.naux, nao, j1 - j0))
-            for p0, ao in blocks():
-                for group in tables.potentials.groups(p0, p0 + len(ao)):
-                    here = basis_functions_at(ao[group.points])
-                    values = ao[group.points][:, here].T
-                    for j, weighted in enumerate(local[here].T @ values * b[p0:][group.points]):
-                        gathered[:, here, j] += group.gather(values * weighted).T
-            fitted = tables.solve(gathered.reshape(tables.naux, -1)).reshape(gathered.shape)
-            for at, exchange in tables._half_transformed(local * self.signs[j0:j1]):
-                half -= 0.5 * np.tensordot(fitted[at], exchange, axes=((0, 2), (0, 2)))
-        return half + half.T

@@ -26,8 +26,9 @@ from pyscf import df, gto, lib
 from pyscf.grad import rks as rks_grad
 
 from mlxc.errors import InputError
-from mlxc.exx import FittedExchange, factorize, packed_product, packed_products
+from mlxc.exx import FittedExchange, factorize
 from mlxc.integrate import Block, LocalHybridNumInt, potentials_of, semilocal_factors
+from mlxc.pairs import packed_product, packed_products
 from mlxc.partition import partitioned_points, weight_gradient
 from mlxc.potentials import AuxiliaryPotentials
 

@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyscf import dft
+from pyscf import dft, lib
 
-from mlxc.exx import FittedExchange, basis_functions_at, factorize, occupied_fock
-from mlxc.numint import BLOCK, Backend, derivatives
+from mlxc.exx import FittedExchange, factorize, occupied_fock
+from mlxc.numint import Backend, derivatives
+from mlxc.pairs import basis_functions_at
+from mlxc.parallel import shared_out
+
+#: Grid points of a block: enough to keep one core busy for long, few enough for its cache.
+BLOCK = 16384
 
 
 class Block:
@@ -89,20 +94,22 @@ class LocalHybridNumInt(dft.numint.NumInt):
             self._tables = mol, grids.coords, exchange
         return self._tables[2]
 
-    def blocks(self, mol: Any, grids: Any, pairs: list[Any], max_memory: float):
-        """Blocks of points: (one Block for the pairs of each spin, weights)."""
-        points = self.tables(mol, grids, max_memory).potentials
-        weights = grids.weights[points.order]
-        for p0, p1, ao in self._basis(mol, grids, 1, max_memory):
-            yield [Block(ao, p, p0) for p in pairs], weights[p0:p1]
+    def ranges(self, mol: Any, grids: Any, max_memory: float) -> list[tuple[int, int]]:
+        """First point of every block, and the one after its last: no more than the threads have memory for."""
+        points, threads = self.tables(mol, grids, max_memory).potentials, lib.num_threads()
+        room = int(max_memory / 4 / threads / (8e-6 * 5 * mol.nao))
+        return list(points.blocks(min(BLOCK, room, -(-len(points.coords) // threads))))
 
-    def _basis(self, mol: Any, grids: Any, deriv: int, max_memory: float):
-        """Blocks of points: first, one after the last, basis functions."""
-        points = self.tables(mol, grids, max_memory).potentials
-        for p0, p1 in points.blocks(min(BLOCK, int(max_memory / 4 * 1e6 / (8 * 5 * mol.nao)))):
-            coords = points.coords[p0:p1]
-            mask = self.make_mask(mol, coords)
-            yield p0, p1, self.eval_ao(mol, coords, deriv, non0tab=mask, cutoff=grids.cutoff)
+    def blocks(self, mol: Any, grids: Any, pairs: list[Any], ranges: list[tuple[int, int]]):
+        """The blocks of these ranges: (one Block for the pairs of each spin, weights)."""
+        points = pairs[0].tables.potentials
+        for p0, p1 in ranges:
+            ao = self._basis(mol, grids, points.coords[p0:p1], deriv=1)
+            yield [Block(ao, p, p0) for p in pairs], grids.weights[points.order[p0:p1]]
+
+    def _basis(self, mol: Any, grids: Any, coords: np.ndarray, deriv: int) -> np.ndarray:
+        """Basis functions at points (g, 3) of the grid."""
+        return self.eval_ao(mol, coords, deriv, non0tab=self.make_mask(mol, coords), cutoff=grids.cutoff)
 
     def integrate(self, mol: Any, grids: Any, dms: np.ndarray, max_memory: float = 2000) -> tuple:
         """(electrons (S,), E_xc, Fock matrices (S, nao, nao)) of spin density matrices dms (S, nao, nao).
@@ -112,35 +119,43 @@ class LocalHybridNumInt(dft.numint.NumInt):
         spin = len(dms) - 1
         tables = self.tables(mol, grids, max_memory)
         pairs = [tables.pairs(*factorize(d)) for d in dms]
-        nelec, exc = np.zeros(len(dms)), 0.0
-        columns = [np.zeros_like(p.local) for p in pairs]
-        semilocal = np.zeros_like(dms)
-        exchange: list[list[np.ndarray]] = [[] for _ in pairs]
+        exchange = np.empty((len(dms), len(tables.potentials.coords)))
         whole = self._whole or self._unoccupied is None
-        for blocks, weight in self.blocks(mol, grids, pairs, max_memory):
-            energy, potentials = potentials_of(self.functional, blocks, spin, weight)
-            exc += energy @ weight
-            nelec += [b.rho @ weight for b in blocks]
-            for s, (block, (vrho, vgrad, vtau, vex)) in enumerate(zip(blocks, potentials, strict=True)):
-                if whole:
-                    semilocal[s] += block.semilocal(vrho, vgrad, vtau)
-                if self._whole:
-                    exchange[s].append(vex)
-                else:
-                    columns[s] += block.columns(vrho, vgrad, vtau, vex)
+
+        def work(share: list[tuple[int, int]]) -> tuple:
+            own = [p.share() for p in pairs]
+            nelec, exc = np.zeros(len(dms)), 0.0
+            columns = [np.zeros_like(p.local) for p in own]
+            semilocal = np.zeros_like(dms)
+            for (p0, p1), (blocks, weight) in zip(share, self.blocks(mol, grids, own, share), strict=True):
+                energy, potentials = potentials_of(self.functional, blocks, spin, weight)
+                exc += energy @ weight
+                nelec += [b.rho @ weight for b in blocks]
+                for s, (block, (vrho, vgrad, vtau, vex)) in enumerate(zip(blocks, potentials, strict=True)):
+                    if whole:
+                        semilocal[s] += block.semilocal(vrho, vgrad, vtau)
+                    if self._whole:
+                        exchange[s, p0:p1] = vex
+                    else:
+                        columns[s] += block.columns(vrho, vgrad, vtau, vex)
+            return nelec, exc, semilocal, *columns, *(p.gathered for p in own)
+
+        ranges = self.ranges(mol, grids, max_memory)
+        nelec, exc, semilocal, *rest = (sum(x) for x in zip(*shared_out(work, ranges), strict=True))
         if self._whole:
 
-            def basis():
-                return ((p0, ao) for p0, _, ao in self._basis(mol, grids, 0, max_memory))
+            def basis(p0: int, p1: int) -> np.ndarray:
+                return self._basis(mol, grids, tables.potentials.coords[p0:p1], deriv=0)
 
-            whole_exchange = [p.full(np.concatenate(b), basis) for p, b in zip(pairs, exchange, strict=True)]
-            return nelec, exc, semilocal + whole_exchange
+            return nelec, exc, semilocal + [p.full(b, ranges, basis) for p, b in zip(pairs, exchange, strict=True)]
         if self._unoccupied is None:
             self._unoccupied = list(semilocal)
         overlap = mol.intor_symmetric("int1e_ovlp")
         fock = np.empty_like(dms)
-        for s, (p, c) in enumerate(zip(pairs, columns, strict=True)):
-            f, projector = occupied_fock(c - 0.5 * p.columns(), p.local, overlap)
+        columns, gathered = rest[: len(dms)], rest[len(dms) :]
+        for s, p in enumerate(pairs):
+            p.gathered = gathered[s]
+            f, projector = occupied_fock(columns[s] - 0.5 * p.columns(), p.local, overlap)
             fock[s] = f + projector @ self._unoccupied[s] @ projector.T
         return nelec, exc, fock
 

@@ -110,7 +110,8 @@ class AuxiliaryPotentials:
     """
 
     def __init__(self, mol: gto.Mole, omega: float = 0.0):
-        self.mol, self.omega = mol, omega
+        self.mol = mol.copy()
+        self.mol.set_range_coulomb(omega)
         self.lmax = max(mol.bas_angular(b) for b in range(mol.nbas))
         self._atoms: list[list[_Shells]] = []
         for atom in range(mol.natm):
@@ -120,8 +121,7 @@ class AuxiliaryPotentials:
             self._atoms.append([_Shells(mol, shells, omega) for shells in by_l.values()])
 
     def _libcint(self, name: str, coords: np.ndarray) -> np.ndarray:
-        with self.mol.with_range_coulomb(self.omega):
-            return gto.intor_cross(name, self.mol, gto.fakemol_for_charges(coords))
+        return gto.intor_cross(name, self.mol, gto.fakemol_for_charges(coords))
 
     def _centred(self, coords: np.ndarray, kind: str):
         """Per atom: its shells, r (g, 3), r^2 (g,) and solid harmonics (1 or 4, (lmax + 1)^2, g)."""

@@ -12,15 +12,18 @@ and the exact-exchange operator with weights w = dE/dex by -1/2 sum_g w { v_mu,a
 
 from __future__ import annotations
 
+import copy
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 import torch
+from pyscf import lib
 
-from mlxc.exx import packed_product
 from mlxc.integrate import Block, LocalHybridNumInt, gradient_potentials, semilocal_columns, spin_variables
 from mlxc.numint import derivatives
+from mlxc.pairs import packed_product
+from mlxc.parallel import shared_out
 
 
 class PerturbedPairs:
@@ -44,23 +47,34 @@ class Response:
         self.spin, self.overlap = len(occupied) - 1, mol.intor_symmetric("int1e_ovlp")
         tables = ni.tables(mol, grids, max_memory)
         self.pairs = [tables.pairs(c, np.ones(c.shape[1])) for c in occupied]
-        self.first, self.second = [], []
-        for block, weight in self._blocks():
-            x = torch.from_numpy(spin_variables(block, self.spin))
-            _, *rows = derivatives(ni.functional, x, self.spin, 2)
-            self.first.append(np.array(rows[: len(x)]) * weight)
-            self.second.append(np.array(rows[len(x) :]) * weight)
-            for b, w in zip(block, self.first[-1][-len(block) :], strict=True):
-                b.pairs.gather(w, b.phi[0], b.p0)
+        self.ranges = ni.ranges(mol, grids, max_memory)
+        #: First and second derivatives at the points of each block, by its first point.
+        self.first: dict[int, np.ndarray] = {}
+        self.second: dict[int, np.ndarray] = {}
+        shares = shared_out(self._differentiate, self.ranges)
+        for p, *gathered in zip(self.pairs, *shares, strict=True):
+            p.gathered = sum(gathered)
         #: sum_g w phi_i phi_j V_P, solved for the fit, (naux, n, n).
         self.fitted = [p.fitted() for p in self.pairs]
 
-    def _blocks(self):
-        return self.ni.blocks(self.mol, self.grids, self.pairs, self.max_memory)
+    def _differentiate(self, share: list[tuple[int, int]]) -> list[np.ndarray]:
+        """Fill `first` and `second` for these blocks; what their points give to `gathered` of each spin."""
+        pairs = [p.share() for p in self.pairs]
+        for blocks, weight in self._blocks(share, pairs):
+            x, p0 = torch.from_numpy(spin_variables(blocks, self.spin)), blocks[0].p0
+            _, *rows = derivatives(self.ni.functional, x, self.spin, 2)
+            self.first[p0] = np.array(rows[: len(x)]) * weight
+            self.second[p0] = np.array(rows[len(x) :]) * weight
+            for b, w in zip(blocks, self.first[p0][-len(blocks) :], strict=True):
+                b.pairs.gather(w, b.phi[0], b.p0)
+        return [p.gathered for p in pairs]
+
+    def _blocks(self, share: list[tuple[int, int]], pairs: list[Any]):
+        return self.ni.blocks(self.mol, self.grids, pairs, share)
 
     def __call__(self, dms: np.ndarray) -> np.ndarray:
         """dF (m, S, nao, nao) for dms (m, S, nao, nao) of spin channels, symmetric or not."""
-        memory = sum(4 * f.nbytes for f in self.fitted) * 1e-6
+        memory = sum(4 * f.nbytes for f in self.fitted) * lib.num_threads() * 1e-6
         together = max(1, int(self.max_memory / 4 / max(memory, 1e-6)))
         parts = [self._apply(dms[k : k + together]) for k in range(0, len(dms), together)]
         return np.concatenate(parts) if parts else np.zeros_like(dms)
@@ -70,11 +84,20 @@ class Response:
             [Change(p, f, *self._sides(d, p.local)) for d, p, f in zip(dm, self.pairs, self.fitted, strict=True)]
             for dm in dms
         ]
-        for (blocks, _), first, second in zip(self._blocks(), self.first, self.second, strict=True):
-            for s, block in enumerate(blocks):
-                enter(block, [changes[s] for changes in sets])
-            for changes in sets:
-                self._gather(blocks, changes, first, second)
+
+        def work(share: list[tuple[int, int]]) -> list[list[Change]]:
+            own = [[c.share() for c in changes] for changes in sets]
+            for blocks, _ in self._blocks(share, self.pairs):
+                for s, block in enumerate(blocks):
+                    enter(block, [changes[s] for changes in own])
+                for changes in own:
+                    self._gather(blocks, changes, self.first[blocks[0].p0], self.second[blocks[0].p0])
+            return own
+
+        parts = shared_out(work, self.ranges)
+        for changes, *shares in zip(sets, *parts, strict=True):
+            for change, *others in zip(changes, *shares, strict=True):
+                change.collect(others)
         return np.array(
             [[self._rebuild(c, p.local) for c, p in zip(changes, self.pairs, strict=True)] for changes in sets]
         )
@@ -152,6 +175,19 @@ class Change:
         self.roles: tuple[int | None, int | None] = (roles[0], roles[-1])
         self.direct = [np.zeros_like(a) for _ in self._different()]
         self.gathered = [np.zeros((pairs.n**2, len(fitted))) for _ in self._different()]
+
+    def share(self) -> Change:
+        """The same change with nothing gathered, for one of several threads."""
+        own = copy.copy(self)
+        own.direct, own.gathered = [[np.zeros_like(x) for x in xs] for xs in (self.direct, self.gathered)]
+        return own
+
+    def collect(self, shares: list[Change]) -> None:
+        """Add what the shares have gathered."""
+        for share in shares:
+            for k in self._different():
+                self.direct[k] += share.direct[k]
+                self.gathered[k] += share.gathered[k]
 
     def _different(self) -> range:
         """dF @ L and dF^T @ L, or the first alone where they are equal."""

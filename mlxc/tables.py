@@ -6,6 +6,7 @@ points determine all others, so that a product with the table of many functions 
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import scipy.linalg
 from pyscf import lib
 
+from mlxc.parallel import each
 from mlxc.potentials import AuxiliaryPotentials
 
 #: Points of a group.
@@ -29,15 +31,17 @@ class Store:
     def __init__(self, max_memory: float):
         self._free = max_memory * 1e6
         self._disk: Any = None
+        self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, int]) -> Any:
         """Room for an array: a numpy array or an HDF5 dataset."""
         size = shape[0] * shape[1] * 8
-        if size < self._free:
-            self._free -= size
-            return np.empty(shape)
-        self._disk = self._disk or lib.H5TmpFile()
-        return self._disk.create_dataset(str(len(self._disk)), shape, "f8", chunks=(min(shape[0], 256), shape[1]))
+        with self._lock:
+            if size < self._free:
+                self._free -= size
+                return np.empty(shape)
+            self._disk = self._disk or lib.H5TmpFile()
+            return self._disk.create_dataset(str(len(self._disk)), shape, "f8", chunks=(min(shape[0], 256), shape[1]))
 
     def keep(self, array: np.ndarray) -> Any:
         """A copy of an array."""
@@ -119,7 +123,9 @@ class PotentialTable:
         self.coords = coords[self.order]
         self._starts = np.cumsum([0, *map(len, groups)])
         self._store = store  # what it holds on disk lives as long as the store
-        self._tables = [self._table(potentials, self.coords[a:b], store) for a, b in pairwise(self._starts)]
+        self._tables = each(
+            lambda ends: self._table(potentials, self.coords[slice(*ends)], store), pairwise(self._starts)
+        )
 
     @staticmethod
     def _table(potentials: AuxiliaryPotentials, coords: np.ndarray, store: Store) -> tuple[Any, Any]:

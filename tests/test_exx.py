@@ -73,7 +73,7 @@ def small():
 def whole_fock(exchange, dm, ao, b):
     pairs = exchange.pairs(*factorize(dm))
     order = exchange.potentials.order
-    return pairs.full(b[order], lambda: iter([(0, ao[order])]))
+    return pairs.full(b[order], [(0, len(b))], lambda p0, p1: ao[order])
 
 
 @pytest.mark.parametrize("kind", ["idempotent", "indefinite"])

@@ -1,6 +1,6 @@
 """Features at fixed densities, one HDF5 file per molecule, so that training needs no SCF.
 
-    python -m mlxc.train.cache --data FOLDER --out CACHE [--max-heavy 3] [--part 0/2]
+    python -m mlxc.train.cache --data FOLDER --out CACHE [--max-heavy 3] [--part 0/2] [--seen DBH24]
 
 Each molecule is carried to self-consistency with r2SCAN and, for the comparison on the model card, PBE0.
 A file appears only when it is complete; a killed run resumes where it stopped.
@@ -28,7 +28,7 @@ from mlxc.train.data import System, read_reactions, read_systems, select
 SETS = ("W4-17", "BH76", "G21IP")
 #: Development rows of these sets are cached as well, where training has not seen all their molecules.
 DEV_SETS = ("G2-97", "DBH24", "G2RC", "PA26", "SIE4x4", "BHROT27", "PX13", "INV24", "NBPRC", "WCPT18")
-ELEMENTS = frozenset({"H", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl"})
+ELEMENTS = frozenset({"H", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl"})
 BASIS = "def2-tzvppd"
 GRID_LEVEL = 3
 #: Points below this density (Bohr^-3) are left out: together they hold less than 1e-7 Eh.
@@ -91,14 +91,17 @@ def main() -> None:
     parser.add_argument("--basis", default=BASIS)
     parser.add_argument("--max-heavy", type=int, default=3)
     parser.add_argument("--part", default="0/1", help="K/N: every N-th molecule from the K-th on, for N processes")
+    parser.add_argument("--seen", default="", help="sets A,B of which development rows seen in training are made too")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="pyscf")
     part, nparts = map(int, args.part.split("/"))
     systems = read_systems(args.data)
     reactions = read_reactions(args.data)
     ordered = []
-    for sets, role in ((SETS, "train"), (DEV_SETS, "dev")):
-        rows = [r for r in select(reactions, systems, sets, role, ELEMENTS, args.max_heavy) if not r.seen_in_training]
+    seen = tuple(args.seen.split(","))
+    for sets, role in ((SETS, "train"), (DEV_SETS, "dev"), (seen, "dev")):
+        rows = select(reactions, systems, sets, role, ELEMENTS, args.max_heavy)
+        rows = [r for r in rows if not r.seen_in_training or r.set in seen]
         wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
         ordered += sorted(wanted.values(), key=lambda s: (len(s.symbols), s.key))
     ordered = ordered[part::nparts]

@@ -22,8 +22,9 @@ KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,
 #: Phys. Rev. A 47, 3649 (1993); Chakravorty, Davidson, J. Phys. Chem. 100, 6167 (1996).
 ATOMS = {
-    "H": -0.5, "He": -2.903724, "B": -24.65391, "C": -37.8450, "N": -54.5892, "O": -75.0673, "F": -99.7339,
-    "Ne": -128.9376, "Si": -289.359, "P": -341.259, "S": -398.110, "Cl": -460.148,
+    "H": -0.5, "He": -2.903724, "Li": -7.47806, "Be": -14.66736, "B": -24.65391, "C": -37.8450, "N": -54.5892,
+    "O": -75.0673, "F": -99.7339, "Ne": -128.9376, "Na": -162.2546, "Mg": -200.053, "Al": -242.346, "Si": -289.359,
+    "P": -341.259, "S": -398.110, "Cl": -460.148,
 }  # fmt: skip
 
 
@@ -86,12 +87,21 @@ def _attribute(path: Path, name: str) -> float:
         return float(f.attrs[name])
 
 
+#: Elements of so few rows that none can be spared for validation.
+METALS = frozenset({"Li", "Be", "Na", "Mg", "Al"})
+
+
 def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:
     """Training and validation rows: an eighth of the molecular graphs is kept out of training.
 
-    Atoms occur in most rows and are always allowed; a row with any kept-out molecule is for validation.
+    Atoms occur in most rows and are always allowed, as are METALS; a row with any kept-out molecule is for validation.
     """
-    graphs = sorted({systems[i].graph_key for r in reactions for i in r.stoichiometry if len(systems[i].symbols) > 1})
+
+    def may_stay_out(system: System) -> bool:
+        return len(system.symbols) > 1 and METALS.isdisjoint(system.symbols)
+
+    members = [systems[i] for r in reactions for i in r.stoichiometry]
+    graphs = sorted({s.graph_key for s in members if may_stay_out(s)})
     out = set(random.Random(seed).sample(graphs, len(graphs) // 8))
     inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
     return inside, [r for r in reactions if r not in inside]

@@ -15,7 +15,10 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 
 #: Neutral atoms and their numbers of unpaired electrons.
-ATOMS = {"H": 1, "B": 1, "C": 2, "N": 3, "O": 2, "F": 1, "Ne": 0, "Si": 2, "P": 3, "S": 2, "Cl": 1}
+ATOMS = {
+    "H": 1, "Li": 1, "Be": 0, "B": 1, "C": 2, "N": 3, "O": 2, "F": 1, "Ne": 0,
+    "Na": 1, "Mg": 0, "Al": 1, "Si": 2, "P": 3, "S": 2, "Cl": 1,
+}  # fmt: skip
 #: Numbers of radial points: PySCF's at this level and a few more or less, so that no special positions are learned.
 LEVEL, STEPS = 3, (-5, -2, 1)
 #: Number of points of the grid to compare with.
