@@ -1,0 +1,56 @@
+"""Properties that PySCF's core does not have, for any of its mean-field objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pyscf import lib
+from pyscf.scf.rohf import ROHF
+
+from mlxc.errors import InputError
+
+#: Changes of the orbitals are converged to this.
+TOLERANCE = 1e-8
+
+
+def polarizability(mf: Any) -> np.ndarray:
+    """Static dipole polarizability (3, 3), Bohr^3, of a converged RKS, UKS, RHF or UHF object.
+
+    From coupled-perturbed equations: the field's change of the orbitals U_ai = -(r_ai + v_ai[U]) / (e_a - e_i), where v
+    is the change of the Fock matrix that `mf.gen_response` gives, changes the dipole (Gerratt, Mills, J. Chem. Phys. 49,
+    1719 (1968)).  Raises InputError for an object that is not converged and for ROKS and ROHF.
+    """
+    if isinstance(mf, ROHF):
+        raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks()")
+    if not mf.converged:
+        raise InputError("polarizabilities need a converged calculation: run mf.kernel() first")
+    restricted = np.ndim(mf.mo_occ) == 1
+    coefficients, energies, occupations = (
+        [x] if restricted else list(x) for x in (mf.mo_coeff, mf.mo_energy, mf.mo_occ)
+    )
+    spaces = [(c[:, n == 0], c[:, n > 0]) for c, n in zip(coefficients, occupations, strict=True)]
+    gaps = np.concatenate([(e[n == 0, None] - e[n > 0]).ravel() for e, n in zip(energies, occupations, strict=True)])
+    electrons = 2 if restricted else 1
+    response = mf.gen_response(hermi=1)
+
+    def excitations(fock: list[np.ndarray]) -> np.ndarray:
+        """Matrix elements (k, N) between unoccupied and occupied orbitals of operators (k, nao, nao) of each spin."""
+        blocks = [(v.T @ f @ o).reshape(len(f), -1) for f, (v, o) in zip(fock, spaces, strict=True)]
+        return np.concatenate(blocks, axis=1)
+
+    def induced(x: np.ndarray) -> np.ndarray:
+        """v[U] over gaps, (k, N)."""
+        x = x.reshape(-1, len(gaps))
+        dm1, start = [], 0
+        for v, o in spaces:
+            end = start + v.shape[1] * o.shape[1]
+            half = electrons * v @ x[:, start:end].reshape(-1, v.shape[1], o.shape[1]) @ o.T
+            dm1.append(half + half.transpose(0, 2, 1))
+            start = end
+        changed = [response(dm1[0])] if restricted else list(response(np.array(dm1)))
+        return excitations(changed) / gaps
+
+    dipole = excitations([mf.mol.intor_symmetric("int1e_r")] * len(spaces))
+    change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+    return -2 * electrons * dipole @ change.T

@@ -1,0 +1,48 @@
+"""Polarizabilities against dipoles in finite fields."""
+
+import numpy as np
+import pytest
+from pyscf import scf
+
+import mlxc
+from mlxc import polarizability
+from mlxc.errors import InputError
+from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid
+
+
+def dipole_in_field(mf, field):
+    """Dipole (3,), atomic units, of a copy of `mf` in a field (3,)."""
+    mf = mf.copy()
+    hcore = mf.get_hcore() + np.einsum("x,xmn->mn", field, mf.mol.intor("int1e_r"))
+    mf.get_hcore = lambda *args: hcore
+    mf.kernel(mf.make_rdm1())
+    assert mf.converged
+    return mf.dip_moment(unit="AU", verbose=0)
+
+
+@pytest.mark.parametrize("name", ["H2O", "CH3"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-lh1", "mlxc-mgga1"])
+def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
+    mf = mlxc.KS(mole(name), IsoOrbitalHybrid() if xc == "t-lmf" else xc).density_fit()
+    mf.grids.level = 1
+    mf.conv_tol, mf.conv_tol_grad = 1e-12, 1e-7
+    mf.kernel()
+    field = np.array([0.0, 1e-3, 1e-3])
+    up, down = (dipole_in_field(mf, h * field) for h in (1, -1))
+    alpha = polarizability(mf)
+    assert np.allclose(alpha @ field, (up - down) / 2, atol=3e-4 * abs(alpha @ field).max())
+    assert np.allclose(alpha, alpha.T, atol=1e-4)
+
+
+def test_polarizability_of_hartree_fock(mole):
+    mol = mole("H2O")
+    expected = polarizability(scf.RHF(mol).run())
+    assert np.allclose(polarizability(mlxc.KS(mol, HartreeFock()).run()), expected, atol=2e-3)
+    assert np.allclose(polarizability(scf.UHF(mol).run()), expected, atol=1e-5)
+
+
+def test_polarizability_refuses_what_it_cannot_do(mole):
+    with pytest.raises(InputError, match="kernel"):
+        polarizability(mlxc.KS(mole("H2O")))
+    with pytest.raises(InputError, match="to_uks"):
+        polarizability(mole("CH3").ROKS())
