@@ -15,6 +15,7 @@ import argparse
 import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyscf
@@ -76,6 +77,7 @@ def compare(data: Dataset, reactions: list[Reaction], results: dict[str, dict], 
         if models.describe(name)["sha256"] != (models.describe(xc)["sha256"] if models.exists(xc) else None):
             energies[f"{name}, fixed_density"] = data.full_grid(mlxc.load(name))
     errors = {k: data.errors(reactions, e) for k, e in energies.items()}
+    reactions = [replace(r, set=f"{r.set}, seen in training") if r.seen_in_training else r for r in reactions]
     rows = [
         {"set": r.set, "name": r.name, "role": r.role, **{k: round(float(e[i]), 3) for k, e in errors.items()}}
         for i, r in enumerate(reactions)
@@ -115,10 +117,7 @@ def main() -> None:
         validated = split(trained_on, systems, args.held_out)[1]
         rows = [r for r in rows if r.role == "dev" or r in validated]
     data = Dataset(rows, systems, args.cache) if args.cache else None
-    left_out = 0
-    if data is not None:
-        rows, left_out = data.reactions, data.left_out
-        data = Dataset(rows, systems, args.cache)  # without molecules of rows that are not complete
+    rows = data.reactions if data else rows
     wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
     with ProcessPoolExecutor(args.jobs) as pool:
         n = len(wanted)
@@ -133,7 +132,7 @@ def main() -> None:
         comparison: dict = {"self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()}}
     else:
         comparison = compare(data, whole, results, args.xc)
-        comparison["rows_not_in_cache"] = left_out
+        comparison["rows_not_in_cache"] = data.left_out
     fitted = "density fitting, conv_tol 1e-8" if args.cache else "no density fitting, conv_tol 1e-9"
     record = {
         "command": f"python benchmarks/convergence.py --data FOLDER {'--cache CACHE ' if args.cache else ''}"

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyscf
 from pyscf import dft, gto, scf
+from speed import acene
 
 import mlxc
 from mlxc.exx import FittedExchange, auxiliary_basis, energy_density
@@ -26,9 +27,6 @@ from mlxc.localhybrid import HartreeFock
 from mlxc.train.dataset import KCAL
 
 BASIS = "def2-tzvp"
-BENZENE = [
-    (s, (r * np.cos(a), r * np.sin(a), 0)) for s, r in (("C", 1.395), ("H", 2.482)) for a in np.arange(6) * np.pi / 3
-]
 H = 0.6291
 #: Atoms, charge, unpaired electrons.
 SPECIES: dict[str, tuple] = {
@@ -43,7 +41,7 @@ SPECIES: dict[str, tuple] = {
     "OH-": ("O 0 0 0; H 0 0 0.97", -1, 0),
     "H2+ (10 A)": ("H 0 0 0; H 0 0 10", 1, 1),
     "Br": ("Br 0 0 0", 0, 1),
-    "benzene": (BENZENE, 0, 0),
+    "benzene": (acene(1), 0, 0),
 }
 ATOMIZATION = {"H2O": {"H": 2, "O": 1}, "N2": {"N": 2}, "CH4": {"C": 1, "H": 4}}
 DENSITIES = ("H2O", "benzene", "OH", "OH-", "H2+ (10 A)", "Br")

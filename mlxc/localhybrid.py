@@ -73,7 +73,8 @@ class HartreeFock(Functional):
 class IsoOrbitalHybrid(Functional):
     """The t-LMF local hybrid: a_s = c tau_W,s / tau_s with Slater exchange and PW92 correlation.
 
-    Bahmann, Rodenberg, Arbuznikov, Kaupp, J. Chem. Phys. 126, 011103 (2007), with c = 0.48.
+    Bahmann, Rodenberg, Arbuznikov, Kaupp, J. Chem. Phys. 126, 011103 (2007), with c = 0.48; tau_W / tau is that of
+    `iso_orbital`, smooth where it vanishes.
     """
 
     name, xctype, exx_omega = "t-lmf", "MGGA", 0.0

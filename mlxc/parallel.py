@@ -34,7 +34,7 @@ def shared_out(work: Callable[[list], T], items: Iterable[Any]) -> list[T]:
     """[work(share) for every thread's share of the items], at the same time.
 
     As many threads as PySCF uses (`lib.num_threads`, OMP_NUM_THREADS); thread k of n takes items k, k + n, k + 2 n, ...
-    Sums over the shares therefore depend on the number of threads by rounding, and on nothing else.
+    Sums over the shares depend on the number of threads, by rounding alone, and not on which of them is the fastest.
     """
     items = list(items)
     threads = max(1, min(lib.num_threads(), len(items)))

@@ -17,9 +17,9 @@ TOLERANCE = 1e-8
 def polarizability(mf: Any) -> np.ndarray:
     """Static dipole polarizability (3, 3), Bohr^3, of a converged RKS, UKS, RHF or UHF object.
 
-    From coupled-perturbed equations: the field's change of the orbitals U_ai = -(r_ai + v_ai[U]) / (e_a - e_i), where v
-    is the change of the Fock matrix that `mf.gen_response` gives, changes the dipole (Gerratt, Mills, J. Chem. Phys. 49,
-    1719 (1968)).  Raises InputError for an object that is not converged and for ROKS and ROHF.
+    From coupled-perturbed equations (Gerratt, Mills, J. Chem. Phys. 49, 1719 (1968)): the field's change of the
+    orbitals, U_ai = -(r_ai + v_ai[U]) / (e_a - e_i) with v the change of the Fock matrix that `mf.gen_response` gives,
+    changes the dipole.  Raises InputError for an object that is not converged and for ROKS and ROHF.
     """
     if isinstance(mf, ROHF):
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks()")

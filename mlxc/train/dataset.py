@@ -47,9 +47,11 @@ class Dataset:
     def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
         self.systems = systems
         paths = {systems[i].key: cache / f"{systems[i].key}.h5" for r in reactions for i in r.stoichiometry}
-        self.paths = {k: p for k, p in sorted(paths.items()) if p.exists() and _attribute(p, "converged")}
-        self.reactions = [r for r in reactions if all(systems[i].key in self.paths for i in r.stoichiometry)]
+        present = {k for k, p in paths.items() if p.exists() and _attribute(p, "converged")}
+        self.reactions = [r for r in reactions if all(systems[i].key in present for i in r.stoichiometry)]
         self.left_out = len(reactions) - len(self.reactions)
+        used = sorted({systems[i].key for r in self.reactions for i in r.stoichiometry})
+        self.paths = {k: paths[k] for k in used}
         self.index = {k: i for i, k in enumerate(self.paths)}
         self.e_r2scan, self.e_pbe0 = (
             torch.tensor([_attribute(p, k) for p in self.paths.values()], dtype=torch.float64)
