@@ -88,3 +88,7 @@ class IsoOrbitalHybrid(Functional):
         a = self.c * iso_orbital(features)
         exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
         return channel.multiplicity * exchange.sum(0) + total.n_switched * pw92(total)[0]
+
+
+#: Local hybrids of a fixed form, by name.
+FIXED_FORMS = {"t-lmf": IsoOrbitalHybrid}

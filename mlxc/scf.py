@@ -16,6 +16,7 @@ from mlxc.exx import factorize
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
+from mlxc.localhybrid import FIXED_FORMS
 from mlxc.numint import Backend, Label
 from mlxc.response import Response
 
@@ -32,6 +33,7 @@ class LocalHybridSCF:
     mol: Any
     grids: Any
     max_memory: Any
+    max_cycle: Any
     get_j: Any
     get_fock: Any
     make_rdm1: Any
@@ -42,7 +44,7 @@ class LocalHybridSCF:
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
-        if self.mol.nao <= WHOLE_FOCK:
+        if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
         try:
@@ -106,12 +108,14 @@ class LocalHybridSCF:
 
 
 def resolve(xc: str | Functional) -> Functional | None:
-    """The functional that `xc` names: itself, a shipped model, a model folder; None for a name that libxc knows.
+    """The functional that `xc` names: itself, one of FIXED_FORMS, a model or its folder; None for a name of libxc.
 
     Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
     """
     if isinstance(xc, Functional):
         return xc
+    if xc in FIXED_FORMS:
+        return FIXED_FORMS[xc]()
     if models.exists(xc):
         return models.load(xc)
     try:
@@ -122,7 +126,8 @@ def resolve(xc: str | Functional) -> Functional | None:
         known = False
     if not known:
         raise UnknownFunctionalError(
-            f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of {', '.join(models.names())}"
+            f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of "
+            + ", ".join([*models.names(), *FIXED_FORMS])
         )
     return None
 

@@ -222,3 +222,16 @@ def test_what_is_not_there_is_refused(mole):
             use()
     with pytest.raises(InputError, match="local hybrid"):
         mlxc.attach(mol.GKS(), IsoOrbitalHybrid())
+
+
+def test_fixed_form_by_name(mole):
+    assert isinstance(mlxc.KS(mole("H2O"), "t-lmf")._numint.functional, IsoOrbitalHybrid)
+
+
+def test_without_cycles_the_orbitals_are_those_of_the_first_fock_matrix(mole, monkeypatch):
+    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    mf = mlxc.KS(mole("H2O"), "t-lmf")
+    mf.max_cycle = 0
+    dm = mf.get_init_guess()
+    mf.kernel(dm)
+    assert np.allclose(mf.mo_coeff.T @ mf.get_fock(dm=dm) @ mf.mo_coeff, np.diag(mf.mo_energy), atol=1e-8)

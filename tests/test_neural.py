@@ -127,9 +127,13 @@ def test_restricted_and_unrestricted_agree(any_model, mole):
     np.testing.assert_allclose(opened.mo_energy[0], opened.mo_energy[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["O2", "CH3", "LiH", "Ne"])
+@pytest.mark.parametrize("name", ["O2", "CH3", "LiH", "NaH", "Ne", "Be"])
 def test_scf_converges_from_the_default_guess(any_model, mole, name):
     mf = mlxc.KS(mole(name, "def2-tzvp"), any_model)
     mf.grids.level = 1
     mf.kernel()
     assert mf.converged
+
+
+def test_scf_of_an_atom_with_degenerate_orbitals_converges(mole):
+    assert mlxc.KS(mole("O", "def2-tzvp"), "mlxc-lh1").run().converged
