@@ -71,7 +71,8 @@ class LocalHybridNumInt(dft.numint.NumInt):
         self.libxc = Backend(functional)
         self.functional = functional
         self.auxbasis = auxbasis
-        self._tables: tuple[Any, Any, FittedExchange] | None = None
+        #: [molecule, coordinates, tables]; one list for all copies, so that what one of them makes serves the others.
+        self._tables: list[Any] = []
         self._unoccupied: list | None = None
         self._whole = True
 
@@ -89,9 +90,10 @@ class LocalHybridNumInt(dft.numint.NumInt):
         """Tables of exact exchange for `mol` on `grids`."""
         if grids.coords is None:
             grids.build(with_non0tab=True)
-        if self._tables is None or self._tables[0] is not mol or self._tables[1] is not grids.coords:
+        if not self._tables or self._tables[0] is not mol or self._tables[1] is not grids.coords:
+            self._tables.clear()  # before new ones take as much memory
             exchange = FittedExchange(mol, grids.coords, self.functional.exx_omega, self.auxbasis, max_memory / 2)
-            self._tables = mol, grids.coords, exchange
+            self._tables[:] = mol, grids.coords, exchange
         return self._tables[2]
 
     def ranges(self, mol: Any, grids: Any, max_memory: float) -> list[tuple[int, int]]:

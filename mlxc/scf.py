@@ -50,7 +50,6 @@ class LocalHybridSCF:
         try:
             energy = super().scf(dm0, **kwargs)  # type: ignore[misc]
         finally:
-            ni._tables = self._numint._tables
             self._numint = ni
         fock = self.get_fock(dm=self.make_rdm1())
         self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
