@@ -33,6 +33,8 @@ from mlxc.tables import PotentialTable, Store
 
 #: Eigenvalues of a density matrix below this are nothing but rounding.
 OCCUPATION_MIN = 1e-10
+#: Grid points of a block: enough to keep one core busy for long, few enough for its cache.
+BLOCK = 16384
 #: Auxiliary functions of which three-index integrals are transformed at a time.
 CHUNK = 64
 
@@ -41,8 +43,11 @@ def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """L (nao, n) and signs (n,) with dm = L diag(signs) L^T, for a symmetric matrix dm (nao, nao).
 
     A positive matrix is factorised by pivoted Cholesky decomposition, whose columns are local (Aquilante, Pedersen,
-    Sanchez de Meras, Koch, J. Chem. Phys. 125, 174101 (2006)); any other by diagonalisation.
+    Sanchez de Meras, Koch, J. Chem. Phys. 125, 174101 (2006)); any other by diagonalisation.  Raises InputError for a
+    complex one.
     """
+    if np.iscomplexobj(dm):
+        raise InputError("local hybrids take real orbitals only")
     dm = (dm + dm.T) / 2
     scale = abs(dm).max(initial=0.0)
     if scale == 0:
@@ -57,7 +62,7 @@ def factorize(dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u[:, keep] * np.sqrt(abs(e[keep])), np.sign(e[keep])
 
 
-def energy_density(exchange: Any, dm: np.ndarray, size: int = 16384) -> np.ndarray:
+def energy_density(exchange: Any, dm: np.ndarray) -> np.ndarray:
     """ex (G,) of one spin's density matrix (nao, nao) at the points of a FittedExchange or AnalyticExchange."""
     points, pairs = exchange.potentials, exchange.pairs(*factorize(dm))
     ex = np.empty(len(points.coords))
@@ -67,7 +72,7 @@ def energy_density(exchange: Any, dm: np.ndarray, size: int = 16384) -> np.ndarr
         phi = exchange.mol.eval_gto("GTOval", points.coords[p0:p1]) @ pairs.local
         ex[points.order[p0:p1]] = -0.5 * np.einsum("gi,gi,i->g", phi, pairs.potential(phi, p0), pairs.signs)
 
-    each(evaluate, points.blocks(size))
+    each(evaluate, points.blocks(BLOCK))
     return ex
 
 

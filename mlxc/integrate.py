@@ -13,13 +13,10 @@ import numpy as np
 import torch
 from pyscf import dft, lib
 
-from mlxc.exx import FittedExchange, factorize, occupied_fock
+from mlxc.exx import BLOCK, FittedExchange, factorize, occupied_fock
 from mlxc.numint import Backend, derivatives
 from mlxc.pairs import basis_functions_at
 from mlxc.parallel import shared_out
-
-#: Grid points of a block: enough to keep one core busy for long, few enough for its cache.
-BLOCK = 16384
 
 
 class Block:
@@ -48,8 +45,7 @@ class Block:
     def semilocal(self, vrho: np.ndarray, vgrad: np.ndarray, vtau: np.ndarray) -> np.ndarray:
         """All of the semilocal part of F, (nao, nao)."""
         out = np.zeros((self.ao.shape[2], self.ao.shape[2]))
-        for group in self.pairs.tables.potentials.groups(self.p0, self.p0 + self.ao.shape[1]):
-            at = group.points
+        for at in self.pairs.tables.potentials.slices(self.p0, self.p0 + self.ao.shape[1]):
             here = basis_functions_at(self.ao[0, at])
             ao = self.ao[:, at][:, :, here]
             value = 0.5 * vrho[at, None] * ao[0] + np.einsum("xg,xgm->gm", vgrad[:, at], ao[1:])
@@ -140,10 +136,12 @@ class LocalHybridNumInt(dft.numint.NumInt):
                         exchange[s, p0:p1] = vex
                     else:
                         columns[s] += block.columns(vrho, vgrad, vtau, vex)
-            return nelec, exc, semilocal, *columns, *(p.gathered for p in own)
+            return nelec, exc, semilocal, *([] if self._whole else [*columns, *(p.gathered for p in own)])
 
         ranges = self.ranges(mol, grids, max_memory)
-        nelec, exc, semilocal, *rest = (sum(x) for x in zip(*shared_out(work, ranges), strict=True))
+        gathered = 1e-6 * sum(p.gathered.nbytes for p in pairs)  # by every thread
+        shares = shared_out(work, ranges, most=int(max_memory / 4 / max(gathered, 1e-6)))
+        nelec, exc, semilocal, *rest = (sum(x) for x in zip(*shares, strict=True))
         if self._whole:
 
             def basis(p0: int, p1: int) -> np.ndarray:
@@ -154,9 +152,9 @@ class LocalHybridNumInt(dft.numint.NumInt):
             self._unoccupied = list(semilocal)
         overlap = mol.intor_symmetric("int1e_ovlp")
         fock = np.empty_like(dms)
-        columns, gathered = rest[: len(dms)], rest[len(dms) :]
+        columns = rest[: len(dms)]
         for s, p in enumerate(pairs):
-            p.gathered = gathered[s]
+            p.gathered = rest[len(dms) + s]
             f, projector = occupied_fock(columns[s] - 0.5 * p.columns(), p.local, overlap)
             fock[s] = f + projector @ self._unoccupied[s] @ projector.T
         return nelec, exc, fock

@@ -1,13 +1,12 @@
 """Exact conditions built into a correction, so that no choice of its weights can break them.
 
-Both corrections take an enhancement or energy that already obeys a condition and a free number u from a
-network, and keep the condition:
+Corrections take an enhancement or energy that already obeys a condition and a free number u from a network, and keep
+the condition:
 
 - u = 0 leaves the starting point as it is;
 - `uniform_gas_gate` makes u vanish in the uniform gas, as s^2 and (alpha - 1)^2;
 - `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
-- `scaled_correlation` keeps the sign and every zero of the correlation energy.
-
+- `scaled_correlation` keeps the sign and every zero of the correlation energy;
 - `bounded_mixing` keeps a mixing function between 0 and 1, and 1 in one-electron densities and in density tails.
 
 Spin scaling and uniform scaling of exchange follow from the variables: one spin channel's s^2 and alpha alone.
@@ -44,8 +43,9 @@ def scaled_correlation(e0: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 #: Mixing of a new local hybrid where no limit fixes it, as in PBE0 (Adamo, Barone, J. Chem. Phys. 110, 6158 (1999)).
 MIXING = 0.25
-#: s^2 beyond which exact exchange takes over: in molecules reached in the tails only.
-TAIL = 100.0
+#: s^2 beyond which exact exchange takes over: in molecules reached in the tails only.  Far out the exact energy density
+#: is many times the semilocal one: a mixing function that depended on tau there would make electrons of negative mass.
+TAIL = 10.0
 
 
 def tail_gate(p: torch.Tensor) -> torch.Tensor:

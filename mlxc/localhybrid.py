@@ -10,20 +10,23 @@ import math
 
 import torch
 
-from mlxc.analytic import ETA, LDA_X, RHO_FLOOR, Channel, Total, pw92
+from mlxc.analytic import LDA_X, RHO_FLOOR, Channel, Total, pw92
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.limits import tail_gate
+
+#: eta of `iso_orbital`: z of the uniform gas, where it should be 0.
+ETA_Z = 0.01
 
 
 def iso_orbital(features: Features) -> torch.Tensor:
     """z_s = (tau_W + eta tau_unif) / (tau + eta tau_unif) per spin channel, (S, G): 1 for one orbital.
 
     Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish and their bare ratio has no
-    slope: eta tau_unif, as small as in r2SCAN's alpha, gives it one.
+    slope: eta tau_unif gives it one.
     """
     n = features.rho + RHO_FLOOR
-    small = ETA * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
+    small = ETA_Z * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
     return (features.sigma_same / (8 * n) + small) / (features.tau + small)
 
 

@@ -30,14 +30,15 @@ def _one_core() -> None:
     torch.set_num_threads(1)
 
 
-def shared_out(work: Callable[[list], T], items: Iterable[Any]) -> list[T]:
+def shared_out(work: Callable[[list], T], items: Iterable[Any], most: int | None = None) -> list[T]:
     """[work(share) for every thread's share of the items], at the same time.
 
-    As many threads as PySCF uses (`lib.num_threads`, OMP_NUM_THREADS); thread k of n takes items k, k + n, k + 2 n, ...
-    Sums over the shares depend on the number of threads, by rounding alone, and not on which of them is the fastest.
+    As many threads as PySCF uses (`lib.num_threads`, OMP_NUM_THREADS), but not more than `most`; thread k of n takes
+    items k, k + n, k + 2 n, ...  Sums over the shares depend on the number of threads, by rounding alone, and not on
+    which of them is the fastest.
     """
     items = list(items)
-    threads = max(1, min(lib.num_threads(), len(items)))
+    threads = max(1, min(lib.num_threads(), len(items), lib.num_threads() if most is None else most))
     if threads == 1:
         return [work(items)]
     torch_threads = torch.get_num_threads()

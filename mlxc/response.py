@@ -74,12 +74,14 @@ class Response:
 
     def __call__(self, dms: np.ndarray) -> np.ndarray:
         """dF (m, S, nao, nao) for dms (m, S, nao, nao) of spin channels, symmetric or not."""
-        memory = sum(4 * f.nbytes for f in self.fitted) * lib.num_threads() * 1e-6
-        together = max(1, int(self.max_memory / 4 / max(memory, 1e-6)))
-        parts = [self._apply(dms[k : k + together]) for k in range(0, len(dms), together)]
+        one = sum(4 * f.nbytes for f in self.fitted)
+        room = max(1, int(self.max_memory / 4 / max(1e-6 * one, 1e-6)))
+        threads = min(room, lib.num_threads())
+        together = room // threads
+        parts = [self._apply(dms[k : k + together], threads) for k in range(0, len(dms), together)]
         return np.concatenate(parts) if parts else np.zeros_like(dms)
 
-    def _apply(self, dms: np.ndarray) -> np.ndarray:
+    def _apply(self, dms: np.ndarray, threads: int) -> np.ndarray:
         sets = [
             [Change(p, f, *self._sides(d, p.local)) for d, p, f in zip(dm, self.pairs, self.fitted, strict=True)]
             for dm in dms
@@ -94,7 +96,7 @@ class Response:
                     self._gather(blocks, changes, self.first[blocks[0].p0], self.second[blocks[0].p0])
             return own
 
-        parts = shared_out(work, self.ranges)
+        parts = shared_out(work, self.ranges, most=threads)
         for changes, *shares in zip(sets, *parts, strict=True):
             for change, *others in zip(changes, *shares, strict=True):
                 change.collect(others)

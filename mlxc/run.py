@@ -93,7 +93,7 @@ def run(
     functional = resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
     name = xc if functional is None else functional.name
-    kind = "libxc" if functional is None else "neural functional of mlxc"
+    kind = "libxc" if functional is None else "functional of mlxc"
     formula = "".join(s + (str(k) if k > 1 else "") for s in ELEMENTS if (k := sum(a == s for a, _ in atoms)))
     print(f"{formula}  charge {charge}  unpaired electrons {mol.spin}  |  {name} ({kind})  |  {basis}")
     print("  SCF         energy / Eh  change / Eh orb. gradient     time")

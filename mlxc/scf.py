@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from pyscf import lib, tdscf
-from pyscf.dft import gks, libxc, numint, uks
+from pyscf.dft import libxc, numint
+from pyscf.scf import dhf, ghf, rohf, uhf
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
 from mlxc.errors import InputError, UnknownFunctionalError
-from mlxc.exx import factorize
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
@@ -38,6 +38,9 @@ class LocalHybridSCF:
     get_fock: Any
     make_rdm1: Any
     canonicalize: Any
+    do_nlc: Any
+    dump_chk: Any
+    chkfile: Any
     mo_coeff: Any
     mo_occ: Any
 
@@ -52,11 +55,17 @@ class LocalHybridSCF:
         finally:
             self._numint = ni
         fock = self.get_fock(dm=self.make_rdm1())
-        self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
+        if np.isin(self.mo_occ, (0, 1, 2)).all():
+            self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
+        else:  # occupied and unoccupied orbitals may no longer be mixed among themselves
+            self.mo_energy = np.einsum("...mi,...mn,...ni->...i", self.mo_coeff, fock, self.mo_coeff)
+        if self.chkfile:
+            self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
         return energy
 
     def density_fit(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's, which goes behind this class: its gradients know nothing of local hybrids."""
+        refuse_solvent(self, "density_fit()")
         mf = super().density_fit(*args, **kwargs)  # type: ignore[misc]
         mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
         return lib.set_class(mf, (LocalHybridSCF, type(mf)))
@@ -70,40 +79,67 @@ class LocalHybridSCF:
 
     def TDDFT(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's TDDFT object in the form that hybrids need."""
-        kind = tdscf.uks if isinstance(self, uks.UKS) else tdscf.rks
+        if isinstance(self, rohf.ROHF):
+            raise InputError("TDDFT of restricted open shells is not available: use mf.to_uks()")
+        kind = tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
         return kind.TDDFT(self, *args, **kwargs)
 
     def CasidaTDDFT(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: Casida's form of TDDFT holds for functionals without exact exchange only."""
         raise InputError("Casida's equation does not hold for a local hybrid: use TDDFT()")
 
+    TDDFTNoHybrid = CasidaTDDFT
+
     def gen_response(
         self, mo_coeff=None, mo_occ=None, singlet=None, with_j=True, hermi=0, max_memory=None, with_nlc=True
     ) -> Any:
-        """As PySCF's: the function dm1 -> change of the Fock matrix.  `singlet` is for restricted objects."""
-        mo_coeff = self.mo_coeff if mo_coeff is None else mo_coeff
-        mo_occ = self.mo_occ if mo_occ is None else mo_occ
-        dm = np.asarray(self.make_rdm1(mo_coeff, mo_occ))
-        restricted = dm.ndim == 2
-        spins = [dm / 2] * (2 if singlet is False else 1) if restricted else list(dm)
-        occupied = [factorize(d)[0] for d in spins]
-        response = Response(self._numint, self.mol, self.grids, occupied, max_memory or self.max_memory)
+        """As PySCF's: the function dm1 -> change of the Fock matrix.  `singlet` is for restricted objects.
+
+        Right for changes that involve occupied orbitals, in the blocks between these and any others; the block between
+        unoccupied orbitals is zero.  Raises InputError for fractional occupations and for spin flips.
+        """
+        coefficients = np.asarray(self.mo_coeff if mo_coeff is None else mo_coeff)
+        occupations = np.asarray(self.mo_occ if mo_occ is None else mo_occ)
+        if not np.isin(occupations, (0, 1, 2)).all():
+            raise InputError("the response of fractionally occupied orbitals is not available")
+        restricted = occupations.ndim == 1 and not isinstance(self, rohf.ROHF)
+        if not restricted and not with_j and hermi == 0:
+            raise InputError("stability against spin flips is not available: ask for mf.stability(external=False)")
+        if restricted:
+            orbitals = [coefficients[:, occupations > 0]] * (2 if singlet is False else 1)
+        else:
+            pairs = np.broadcast_to(coefficients, (2, *coefficients.shape[-2:]))
+            filled = occupations > 0 if occupations.ndim == 2 else [occupations > 0, occupations == 2]
+            orbitals = [c[:, n] for c, n in zip(pairs, filled, strict=True)]
+        response = Response(self._numint, self.mol, self.grids, orbitals, max_memory or self.max_memory)
+        nao = self.mol.nao
 
         def changed(dm1: np.ndarray) -> np.ndarray:
             dm1 = np.asarray(dm1)
             if restricted:
-                signs = np.array([0.5, -0.5][: len(spins)])
-                sets = signs[:, None, None] * dm1.reshape(-1, 1, *dm.shape)
-                v1 = response(sets)[:, 0].reshape(dm1.shape)
+                signs = np.array([0.5, -0.5][: len(orbitals)])
+                v1 = response(signs[:, None, None] * dm1.reshape(-1, 1, nao, nao))[:, 0].reshape(dm1.shape)
             else:
-                sets = dm1.reshape(2, -1, *dm.shape[1:]).swapaxes(0, 1)
-                v1 = response(sets).swapaxes(0, 1).reshape(dm1.shape)
-            if with_j and hermi != 2 and singlet is not False:
+                v1 = response(dm1.reshape(2, -1, nao, nao).swapaxes(0, 1)).swapaxes(0, 1).reshape(dm1.shape)
+            if hermi == 2 or singlet is False:
+                return v1
+            if with_j:
                 vj = self.get_j(self.mol, dm1, hermi=hermi)
                 v1 += vj if restricted else vj[0] + vj[1]
+            if with_nlc and self.do_nlc():
+                from pyscf.hessian.rks import get_vnlc_resp  # not there in PySCF 2.9
+
+                total = dm1 if restricted else dm1[0] + dm1[1]
+                v1 += get_vnlc_resp(self, self.mol, coefficients, occupations, total, max_memory or self.max_memory)
             return v1
 
         return changed
+
+
+def refuse_solvent(mf: Any, step: str) -> None:
+    """InputError where a solvent is there already: it has to know of local hybrids and of fitted integrals."""
+    if hasattr(mf, "with_solvent"):
+        raise InputError(f"{step} has to come before the solvent: mlxc.KS(mol).density_fit().PCM()")
 
 
 def resolve(xc: str | Functional) -> Functional | None:
@@ -132,12 +168,13 @@ def resolve(xc: str | Functional) -> Functional | None:
 
 
 def attach(mf: Any, xc: str | Functional = "default") -> Any:
-    """Make an existing Kohn-Sham object (RKS, UKS, ROKS, GKS; molecular or periodic) use `xc`; returns it.
+    """Make an existing Kohn-Sham object (RKS, UKS, ROKS; GKS and periodic for semilocal functionals) use `xc`.
 
-    Nothing else of the object changes, so density fitting, solvent, second-order solvers, gradients and response
-    properties are PySCF's own.  Names that mlxc does not know go to libxc.  What an earlier run left in
-    the object (energy, orbitals) stays there until the next `kernel()`.
-    Raises UnknownFunctionalError, ModelFileError, and InputError for an object that is not Kohn-Sham.
+    Returns the object.  Density fitting, solvents and second-order solvers are PySCF's own, as are the gradients and
+    response properties of semilocal functionals; those of local hybrids take their place.  Names that mlxc does not
+    know go to libxc.  What an earlier run left in the object (energy, orbitals) stays until the next `kernel()`.
+    Raises UnknownFunctionalError, ModelFileError, and InputError for an object that is not Kohn-Sham and, with a local
+    hybrid, for a generalised or periodic one and one that has a solvent already.
     """
     functional = resolve(xc)
     if not isinstance(mf, KohnShamDFT):
@@ -146,7 +183,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
         mf._numint = numint.NumInt()
     if functional is not None and functional.exx_omega is not None:
-        if isinstance(mf, gks.GKS) or hasattr(mf, "cell"):
+        refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
+        if isinstance(mf, ghf.GHF | dhf.DHF) or hasattr(mf, "cell"):
             raise InputError(
                 f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for "
                 f'{type(mf).__name__} take a semilocal model: mlxc.attach(mf, "mlxc-mgga1")'
@@ -166,7 +204,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
 
 
 def KS(mol: Any, xc: str | Functional = "default") -> Any:
-    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or a Cell, using `xc` as in `attach`."""
+    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell, as `attach`es."""
     return attach(mol.KS(), xc)
 
 

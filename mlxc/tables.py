@@ -21,6 +21,8 @@ from mlxc.potentials import AuxiliaryPotentials
 POINTS = 1024
 #: Error of the interpolation within a group, relative to the largest potential there.
 INTERPOLATION = 1e-6
+#: Bytes of the pieces in which arrays are written to disk.
+CHUNK = 2**22
 #: Random mixtures in which `interpolation` first looks for the rank of a table; doubled until they suffice.
 MIXTURES = 256
 
@@ -41,7 +43,8 @@ class Store:
                 self._free -= size
                 return np.empty(shape)
             self._disk = self._disk or lib.H5TmpFile()
-            return self._disk.create_dataset(str(len(self._disk)), shape, "f8", chunks=(min(shape[0], 256), shape[1]))
+            rows = int(np.clip(CHUNK / (8 * shape[1]), 1, shape[0]))
+            return self._disk.create_dataset(str(len(self._disk)), shape, "f8", chunks=(rows, shape[1]))
 
     def keep(self, array: np.ndarray) -> Any:
         """A copy of an array."""
@@ -149,10 +152,14 @@ class PotentialTable:
         if self._starts[-1] > start:
             yield start, self._starts[-1]
 
+    def slices(self, p0: int, p1: int) -> list[slice]:
+        """Where in the block of points p0 ... p1 its groups are."""
+        first, last = np.searchsorted(self._starts, (p0, p1))
+        return [slice(a - p0, b - p0) for a, b in pairwise(self._starts[first : last + 1])]
+
     def groups(self, p0: int, p1: int):
         """The groups of the block of points p0 ... p1."""
-        first, last = np.searchsorted(self._starts, (p0, p1))
-        for k in range(first, last):
-            a, b = self._starts[k : k + 2]
+        first = int(np.searchsorted(self._starts, p0))
+        for k, points in enumerate(self.slices(p0, p1), first):
             weights, table = self._tables[k]
-            yield Group(slice(a - p0, b - p0), None if weights is None else weights[()], table[()])
+            yield Group(points, None if weights is None else weights[()], table[()])

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from pyscf import dft, gto, scf
+from pyscf import dft, gto, lib, scf, tdscf
 
 import mlxc
-from mlxc.analytic import LDA_X, Total, pw92
+from mlxc.analytic import LDA_X, Total, pw92, r2scan_correlation
 from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.limits import bounded_mixing, tail_gate
+from mlxc.limits import bounded_mixing, scaled_correlation, tail_gate
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid, iso_orbital
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.numint import Label
@@ -96,6 +96,17 @@ def test_mixing_function_is_bounded_and_exact_in_tails(shaken_hybrid, rng):
     far = bounded_mixing(torch.tensor(-10.0), *torch.zeros(2), tail_gate(torch.tensor([1e3, 1e5])))
     assert far[0] > 0.98
     assert far[1] > 1 - 2e-6
+
+
+def test_exchange_is_exact_in_tails(shaken_hybrid):
+    """e_xc - e_c = ex where s^2 is 10^4: the tail of an orbital 5 Bohr from its nucleus."""
+    rho = torch.logspace(-6, -3, 20, dtype=torch.float64).expand(2, -1)
+    sigma = 1e4 * (2 * (6 * np.pi**2) ** (1 / 3)) ** 2 * rho ** (8 / 3)
+    features = Features(rho, torch.stack([sigma[0]] * 3), 1.3 * sigma / (8 * rho), -rho / 10)
+    _, total = shaken_hybrid.variables(features)
+    e_c = scaled_correlation(r2scan_correlation(total), shaken_hybrid.correlation_shift(total))
+    exchange = shaken_hybrid.energy_density(features) - total.n_switched * e_c
+    assert torch.allclose(exchange, features.ex.sum(0), rtol=1e-4, atol=0)
 
 
 def test_new_neural_local_hybrid_is_a_quarter_exact(rng):
@@ -217,11 +228,21 @@ def test_what_is_not_there_is_refused(mole):
     mol = mole("H2O")
     mf = mlxc.KS(mol, IsoOrbitalHybrid()).run()
     excited = mf.TDA().run(nstates=1)
-    for use in (lambda: excited.nuc_grad_method().kernel(), lambda: mf.Hessian().kernel(), lambda: mf.CasidaTDDFT()):
+    refused = (
+        lambda: excited.nuc_grad_method().kernel(),
+        lambda: mf.Hessian().kernel(),
+        lambda: mf.CasidaTDDFT(),
+        lambda: mf.TDDFTNoHybrid(),
+    )
+    for use in refused:
         with pytest.raises(InputError, match="local hybrid"):
             use()
     with pytest.raises(InputError, match="local hybrid"):
         mlxc.attach(mol.GKS(), IsoOrbitalHybrid())
+    with pytest.raises(InputError, match="to_uks"):
+        mlxc.attach(mole("CH3").ROKS(), IsoOrbitalHybrid()).TDDFT()
+    with pytest.raises(InputError, match="spin flips"):
+        mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).run().stability(external=True)
 
 
 def test_fixed_form_by_name(mole):
@@ -235,3 +256,59 @@ def test_without_cycles_the_orbitals_are_those_of_the_first_fock_matrix(mole, mo
     dm = mf.get_init_guess()
     mf.kernel(dm)
     assert np.allclose(mf.mo_coeff.T @ mf.get_fock(dm=dm) @ mf.mo_coeff, np.diag(mf.mo_energy), atol=1e-8)
+
+
+def test_second_order_solver_of_a_restricted_open_shell(mole):
+    mf = mlxc.attach(mole("CH3").ROKS(), "t-lmf").run(conv_tol=1e-10)
+    second = mlxc.attach(mole("CH3").ROKS(), "t-lmf").newton()
+    assert second.kernel() == pytest.approx(mf.e_tot, abs=1e-8)
+    assert second.converged
+    assert mf.stability(return_status=True)[2]
+
+
+def test_solvent_responds_and_comes_last(mole):
+    mf = mlxc.KS(mole("H2O"), "t-lmf").density_fit().PCM().run()
+    assert mf.converged
+    gas = mlxc.KS(mole("H2O"), "t-lmf").density_fit().run()
+    assert mf.e_tot < gas.e_tot - 5e-3
+    mf.with_solvent.equilibrium_solvation = True
+    assert np.trace(mlxc.polarizability(mf)) > np.trace(mlxc.polarizability(gas)) + 0.5
+    with pytest.raises(InputError, match="before the solvent"):
+        mlxc.attach(mole("H2O").RKS().PCM(), "t-lmf")
+    with pytest.raises(InputError, match="before the solvent"):
+        mf.density_fit()
+
+
+@pytest.mark.parametrize("whole", [0, 100])
+def test_fractional_occupations(whole, mole, monkeypatch):
+    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", whole)
+    mf = scf.addons.frac_occ(mlxc.KS(mole("O"), "t-lmf"))
+    mf.kernel()
+    assert mf.converged
+    assert np.allclose(mf.mo_occ[1][:6], [1, 1, 1 / 3, 1 / 3, 1 / 3, 0])
+    fock = mf.get_fock(dm=mf.make_rdm1())
+    for c, e, f in zip(mf.mo_coeff, mf.mo_energy, fock, strict=True):
+        assert np.allclose(np.diag(c.T @ f @ c), e, atol=1e-4)
+    with pytest.raises(InputError, match="fractional"):
+        mf.gen_response()
+
+
+def test_checkpoint_holds_the_final_orbitals(mole, monkeypatch, tmp_path):
+    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    mf = mlxc.KS(mole("H2O"), "t-lmf").set(chkfile=str(tmp_path / "h2o.chk")).run()
+    assert np.allclose(lib.chkfile.load(mf.chkfile, "scf/mo_energy"), mf.mo_energy)
+
+
+def test_open_shells_with_point_group_symmetry(mole):
+    mol = mole("CH3").copy().set(symmetry=True).build()
+    mf = mlxc.KS(mol, "t-lmf").run()
+    assert isinstance(mf.TDDFT(), tdscf.uks.TDDFT)
+    assert mf.TDA().run(nstates=1).e[0] > 0.1
+    with pytest.raises(InputError, match="local hybrid"):
+        mlxc.attach(mol.GKS(), "t-lmf")
+
+
+def test_potential_of_a_complex_density_matrix_is_refused(mole):
+    mf = mlxc.KS(mole("H2O"), "t-lmf")
+    with pytest.raises(InputError, match="real"):
+        mf.get_veff(dm=mf.get_init_guess() * (1 + 0j))

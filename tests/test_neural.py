@@ -135,5 +135,14 @@ def test_scf_converges_from_the_default_guess(any_model, mole, name):
     assert mf.converged
 
 
+@pytest.mark.parametrize("name", ["H2", "Be", "LiH"])
+def test_scf_converges_in_a_diffuse_basis(any_model, mole, name):
+    """Where unoccupied orbitals would find tails with a negative kinetic energy."""
+    mf = mlxc.KS(mole(name, "def2-tzvppd"), any_model).density_fit().run()
+    assert mf.converged
+    lowest, highest = mf.mo_energy[mf.mo_occ == 0].min(), mf.mo_energy[mf.mo_occ > 0].max()
+    assert lowest > highest + 0.05
+
+
 def test_scf_of_an_atom_with_degenerate_orbitals_converges(mole):
     assert mlxc.KS(mole("O", "def2-tzvp"), "mlxc-lh1").run().converged

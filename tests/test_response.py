@@ -5,6 +5,7 @@ import pytest
 from pyscf import dft, gto, scf
 
 import mlxc
+from mlxc.exx_analytic import AnalyticExchange
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid
 from mlxc.response import Response
@@ -56,6 +57,29 @@ def test_response_of_hartree_fock(mole, singlet, hermi, rng):
     expected = reference.gen_response(*state, **options)(change)
     for difference in (got - expected, (got - expected).swapaxes(-1, -2)):
         assert abs(difference @ dm).max() < 2e-3 * abs(expected @ dm).max()
+
+
+def test_antisymmetric_response_is_exchange_with_local_weights(mole):
+    """No density changes, so only the exchange operator with its weights w(g) = dE/dex acts: against analytic pairs."""
+    mol = mole("H2O")
+    grids = dft.gen_grid.Grids(mol)
+    grids.atom_grid = (20, 50)
+    grids.build()
+    ni, (occupied, (random,)) = LocalHybridNumInt(IsoOrbitalHybrid()), orbitals(mol, 6)
+    change = 0.1 * random @ mol.intor("int1e_ovlp") @ occupied[0] @ occupied[0].T
+    change = change - change.T
+    response = Response(ni, mol, grids, occupied, 2000)
+    ((got,),) = response(change[None, None])
+    weights = np.concatenate([response.first[p0][-1] for p0, _ in response.ranges])
+    coords = ni.tables(mol, grids, 2000).potentials.coords
+    volumes = grids.weights[ni.tables(mol, grids, 2000).potentials.order]
+    assert (weights / volumes)[volumes > 1e-9].std() > 0.05
+    phi = mol.eval_gto("GTOval_sph", coords)
+    v = AnalyticExchange(mol, coords).pair_potentials(0, len(coords))
+    right, left = (np.einsum("gmn,gn->gm", v, phi @ d.T) for d in (change, change.T))
+    expected = -0.5 * ((weights[:, None] * right).T @ phi + (weights[:, None] * phi).T @ left)
+    for difference in (got - expected, (got - expected).T):
+        assert abs(difference @ occupied[0]).max() < 2e-3 * abs(expected @ occupied[0]).max()
 
 
 def test_excitations_are_those_of_hartree_fock():

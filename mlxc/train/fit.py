@@ -4,8 +4,8 @@
 
 The energy of a molecule is E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at its r2SCAN density n (mlxc.train.cache).
 Fitted are reaction energies and, so that they do not drift, the total energies of neutral atoms; the size of the
-correction, its slopes and what radial grids cannot resolve of it are penalised.  One eighth of the molecular graphs is
-kept for validation: it decides when to stop and nothing else.
+correction, its slopes, what radial grids cannot resolve of it and negative effective masses are penalised.  One eighth
+of the molecular graphs is kept for validation: with the last two penalties it decides when to stop and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mlxc.neural import NeuralMetaGGA
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
 from mlxc.train.data import Reaction, read_reactions, read_systems, select
 from mlxc.train.dataset import KCAL, Dataset, split
+from mlxc.train.mass import EffectiveMass
 from mlxc.train.radial import RadialGrids
 
 #: Errors beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
@@ -55,7 +56,7 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
     """
     torch.manual_seed(args.seed)
     functional = models.FAMILIES[args.family](args.width, args.depth, name=args.out.name)
-    condensed, grids = data.condensed(type(functional)), RadialGrids()
+    condensed, grids, mass = data.condensed(type(functional)), RadialGrids(), EffectiveMass()
     networks = [m for m in functional.modules() if isinstance(m, MLP)]
     for network in networks:
         network.precision = torch.float32  # twice as fast; errors of reaction energies below 0.001 kcal/mol
@@ -67,19 +68,19 @@ def train(data: Dataset, inside: list[Reaction], outside: list[Reaction], args: 
         nonlocal best, best_state, validation
         corrections, size = condensed.corrections(functional)
         energies = data.e_r2scan + corrections + offset
-        validation = float(loss(data.errors(outside, energies.detach()), outside))
+        # What no row shows, also no row of those kept out, must not be given up for their errors.
+        behaviour = args.grid_weight * (KCAL * grids.errors(functional)).square().mean()
+        behaviour = behaviour + args.mass_weight * mass.penalty(functional)
+        validation = float(loss(data.errors(outside, energies.detach()), outside) + behaviour.detach())
         if validation < best:
             best, best_state = validation, copy.deepcopy(functional.state_dict())
-        atoms = data.atom_errors(energies).square().mean()
-        decay = sum(p.square().sum() for p in parameters)
-        slope = condensed.slope(functional)
         value = (
             loss(data.errors(inside, energies), inside)
+            + behaviour
             + args.size_weight * size
-            + args.slope_weight * slope
-            + args.grid_weight * (KCAL * grids.errors(functional)).square().mean()
-            + args.atom_weight * atoms
-            + args.decay * decay
+            + args.slope_weight * condensed.slope(functional)
+            + args.atom_weight * data.atom_errors(energies).square().mean()
+            + args.decay * sum(p.square().sum() for p in parameters)
         )
         for p, grad in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
             p.grad = grad
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--size-weight", type=float, default=5.0)
     parser.add_argument("--slope-weight", type=float, default=0.0)
     parser.add_argument("--grid-weight", type=float, default=100.0, help="per (kcal/mol)^2 of radial grids")
+    parser.add_argument("--mass-weight", type=float, default=10.0, help="of negative effective masses in tails")
     parser.add_argument("--atom-weight", type=float, default=0.05)
     parser.add_argument("--width", type=int, default=12)
     parser.add_argument("--depth", type=int, default=2)

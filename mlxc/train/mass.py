@@ -1,0 +1,63 @@
+"""How far a functional makes electrons fall into their own kinetic energy, so that training can forbid it.
+
+The potential of a meta-GGA or local hybrid contains -1/2 div (1 + v_tau) grad with v_tau = dE_xc / dtau.  Where
+1 + v_tau < 0 the kinetic energy counts negatively: unoccupied orbitals fall below occupied ones as soon as a basis can
+describe it, and the SCF fails.  Tails of one or two orbitals are the places where that happens, and they hold too
+little energy for reactions to notice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pyscf import dft, gto
+
+from mlxc.exx import FittedExchange, energy_density
+from mlxc.features import Features, GridMap
+from mlxc.functional import Functional
+
+#: Closed shells of few orbitals with extended tails.
+MOLECULES = ("H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957", "Li 0 0 0; Li 0 0 2.673", "Mg 0 0 0")
+BASIS = "def2-tzvppd"
+#: Points between these densities (Bohr^-3) are looked at: below, v_tau vanishes.
+RHO = (1e-9, 1e3)
+#: Points of each molecule.
+POINTS = 1500
+#: v_tau may be as negative as this without penalty.
+ALLOWED = -0.3
+
+
+def kinetic_potential(functional: Functional, features: Features) -> torch.Tensor:
+    """v_tau = dE_xc / dtau of each spin, (S, G); differentiable."""
+    tau = features.tau.clone().requires_grad_()
+    energy = functional(Features(features.rho, features.sigma, tau, features.ex))
+    (v,) = torch.autograd.grad(energy.sum(), tau, create_graph=True)
+    return v / features.multiplicity
+
+
+def closed_shell(atom: str, basis: str = BASIS) -> Features:
+    """Features at random points of the r2SCAN density of a molecule (coordinates in Angstrom), evenly in log n."""
+    mol = gto.M(atom=atom, basis=basis, verbose=0)
+    mf = dft.RKS(mol, xc="r2scan").density_fit().run()
+    dm = torch.from_numpy(mf.make_rdm1()[None] / 2)
+    n = GridMap(mol, mf.grids.coords)(dm).total_rho.numpy()
+    rng = np.random.default_rng(0)
+    inside = np.flatnonzero((n > RHO[0]) & (n < RHO[1]))
+    decades = np.floor(np.log10(n[inside])).astype(int)
+    share = 1 / np.bincount(decades - decades.min())[decades - decades.min()]
+    coords = mf.grids.coords[rng.choice(inside, min(POINTS, len(inside)), replace=False, p=share / share.sum())]
+    f = GridMap(mol, coords)(dm)
+    ex = energy_density(FittedExchange(mol, coords), dm[0].numpy())
+    return Features(f.rho, f.sigma, f.tau, torch.from_numpy(ex)[None])
+
+
+class EffectiveMass:
+    """Points in the tails of small closed shells, and the penalty there."""
+
+    def __init__(self) -> None:
+        parts = [closed_shell(atom) for atom in MOLECULES]
+        self.features = Features(*(torch.cat([vars(f)[k] for f in parts], 1) for k in ("rho", "sigma", "tau", "ex")))
+
+    def penalty(self, functional: Functional) -> torch.Tensor:
+        """Mean square of what v_tau falls below ALLOWED, ()."""
+        return torch.relu(ALLOWED - kinetic_potential(functional, self.features)).square().mean()

@@ -1,0 +1,34 @@
+"""Kinetic energy counts positively in the tails of small closed shells with the shipped models."""
+
+import pytest
+import torch
+
+import mlxc
+from mlxc.analytic import R2SCAN
+from mlxc.functional import Functional
+from mlxc.train.mass import EffectiveMass, closed_shell, kinetic_potential
+
+
+class FallingTau(Functional):
+    """r2SCAN whose energy falls twice as fast in tau as the kinetic energy rises."""
+
+    name, xctype = "falling-tau", "MGGA"
+
+    def energy_density(self, features):
+        return R2SCAN().energy_density(features) - 2 * features.multiplicity * features.tau.sum(0)
+
+
+@pytest.mark.parametrize("atom", ["H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957"])
+@pytest.mark.parametrize("name", mlxc.models.names())
+def test_effective_mass_is_positive(name, atom):
+    features = closed_shell(atom, "def2-svpd")
+    v = kinetic_potential(mlxc.load(name), features)
+    assert float(v.detach().min()) > -0.6
+    shifted = kinetic_potential(FallingTau(), features) - kinetic_potential(R2SCAN(), features)
+    assert torch.allclose(shifted, torch.full_like(shifted, -2.0), atol=1e-6)
+
+
+def test_penalty_finds_negative_masses():
+    mass = EffectiveMass()
+    assert float(mass.penalty(R2SCAN()).detach()) < 1e-3
+    assert float(mass.penalty(FallingTau()).detach()) > 1
