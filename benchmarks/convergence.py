@@ -20,24 +20,17 @@ from pathlib import Path
 
 import pyscf
 import torch
+from grids import Count
 from pyscf import lib
 
 import mlxc
 from mlxc import models
 from mlxc.files import write_atomic
-from mlxc.run import Progress
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
 from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
 from mlxc.train.dataset import KCAL, Dataset, split
 from mlxc.train.fit import by_set
-
-
-class Count(Progress):
-    """Counts cycles and prints nothing."""
-
-    def __call__(self, envs: dict) -> None:
-        self.cycles += "norm_gorb" in envs
 
 
 def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) -> dict:

@@ -108,7 +108,7 @@ def auxiliary_mole(mol: gto.Mole, auxbasis: Any = None) -> gto.Mole:
     except Exception as err:  # PySCF raises by element and basis: KeyError, RuntimeError, BasisNotFoundError
         raise InputError(
             f"no auxiliary basis for exact exchange with the basis {mol.basis!r} ({err}): give one by name, "
-            'for example auxbasis="def2-universal-jkfit"'
+            'for example mf.density_fit(auxbasis="def2-universal-jkfit")'
         ) from err
 
 
@@ -123,7 +123,7 @@ class FittedExchange:
     auxbasis : as in PySCF; by default `auxiliary_basis(mol)`
     max_memory : MB for the tables; what does not fit is kept on disk
 
-    Raises InputError where there is no auxiliary basis.
+    Raises InputError where there is no auxiliary basis or a linearly dependent one.
     """
 
     def __init__(
@@ -132,7 +132,10 @@ class FittedExchange:
         self.mol, self.omega, self.max_memory = mol, omega, max_memory
         self.auxmol = auxiliary_mole(mol, auxbasis)
         metric = self.auxmol.intor("int2c2e")
-        self._metric = scipy.linalg.cho_factor(metric, lower=True)
+        try:
+            self._metric = scipy.linalg.cho_factor(metric, lower=True)
+        except np.linalg.LinAlgError as err:
+            raise InputError(f"the auxiliary basis {auxbasis!r} is linearly dependent: give a smaller one") from err
         self.naux = len(metric)
         store = Store(max_memory)
         self._pairs = store.empty((self.naux, mol.nao * (mol.nao + 1) // 2))

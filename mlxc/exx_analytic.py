@@ -1,4 +1,7 @@
-"""The exact-exchange energy density without fitting: slow, and the oracle for mlxc.exx, whose interface it has."""
+"""The exact-exchange energy density without fitting: slow, and the oracle for mlxc.exx.
+
+It has the interface of mlxc.exx for energy densities and for the occupied columns of the Fock matrix.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import scipy.linalg
 import scipy.special
 from pyscf import gto
 
-#: Beyond this argument the Boys function is its asymptotic form, to relative 1e-13 for l <= 6.
+#: Beyond this argument the Boys function is its asymptotic form, to relative 1e-11 for l <= 7.
 FAR = 42.0
 #: Spacing of the table of Boys functions, and number of terms of the Taylor expansion between its nodes.
 STEP, TERMS = 1 / 16, 6

@@ -64,11 +64,14 @@ class LocalHybridSCF:
         return energy
 
     def density_fit(self, *args: Any, **kwargs: Any) -> Any:
-        """PySCF's, which goes behind this class: its gradients know nothing of local hybrids."""
+        """PySCF's, which goes behind this class: its gradients know nothing of local hybrids.
+
+        An auxiliary basis that is given serves Coulomb and exchange, as with PySCF's hybrids.
+        """
         refuse_solvent(self, "density_fit()")
         mf = super().density_fit(*args, **kwargs)  # type: ignore[misc]
         mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
-        return lib.set_class(mf, (LocalHybridSCF, type(mf)))
+        return attach(mf, self._numint.functional)
 
     def nuc_grad_method(self) -> Any:
         """PySCF's object for nuclear gradients, made one for local hybrids."""
@@ -189,7 +192,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
                 f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for "
                 f'{type(mf).__name__} take a semilocal model: mlxc.attach(mf, "mlxc-mgga1")'
             )
-        ni: Any = LocalHybridNumInt(functional)
+        ni: Any = LocalHybridNumInt(functional, getattr(getattr(mf, "with_df", None), "auxbasis", None))
         lib.set_class(mf, (LocalHybridSCF, type(mf)))
     else:
         ni = copy.copy(mf._numint)

@@ -312,3 +312,11 @@ def test_potential_of_a_complex_density_matrix_is_refused(mole):
     mf = mlxc.KS(mole("H2O"), "t-lmf")
     with pytest.raises(InputError, match="real"):
         mf.get_veff(dm=mf.get_init_guess() * (1 + 0j))
+
+
+def test_auxiliary_basis_serves_exchange_too(mole):
+    mf = mlxc.KS(mole("H2O"), "t-lmf").density_fit(auxbasis="def2-universal-jkfit")
+    assert mf._numint.auxbasis == "def2-universal-jkfit"
+    other = mlxc.attach(mole("H2O").RKS().density_fit(auxbasis="def2-universal-jkfit"), "t-lmf")
+    assert other.kernel() == pytest.approx(mf.kernel(), abs=1e-9)
+    assert mf.e_tot != pytest.approx(mlxc.KS(mole("H2O"), "t-lmf").density_fit().kernel(), abs=1e-7)
