@@ -110,8 +110,8 @@ def main() -> None:
         path = args.out / f"{system.key}.h5"
         if path.exists():
             with h5py.File(path) as f:
-                if f.attrs["basis"] != args.basis:
-                    raise InputError(f"{path} was made in {f.attrs['basis']}: give {args.basis} a folder of its own")
+                if f.attrs["basis"] != args.basis or "ex" not in f:
+                    raise InputError(f"{path} was made in another basis or without ex: give {args.basis} its own folder")
         else:
             start = time.perf_counter()
             outcome = "converged" if write(path, system, args.basis) else "NOT CONVERGED"
