@@ -111,7 +111,7 @@ def main() -> None:
         if path.exists():
             with h5py.File(path) as f:
                 if f.attrs["basis"] != args.basis or "ex" not in f:
-                    raise InputError(f"{path} was made in another basis or without ex: give {args.basis} its own folder")
+                    raise InputError(f"{path} is of another basis or has no ex: give {args.basis} a folder of its own")
         else:
             start = time.perf_counter()
             outcome = "converged" if write(path, system, args.basis) else "NOT CONVERGED"
