@@ -59,8 +59,8 @@ class Clock:
 def group_products(group: Group, values: np.ndarray) -> int:
     """Operations of Group.spread and Group.gather on as many rows."""
     n, naux = group.table.shape
-    points = n if group.weights is None else len(group.weights)
-    return 2 * len(values) * n * (naux + (points if group.weights is not None else 0))
+    interpolated = 0 if group.weights is None else len(group.weights)
+    return 2 * len(values) * n * (naux + interpolated)
 
 
 def gemm_rate(n: int = 2000) -> float:

@@ -67,7 +67,7 @@ def compare(data: Dataset, reactions: list[Reaction], results: dict[str, dict], 
     if models.exists(xc):
         energies["fixed_density"] = data.full_grid(mlxc.load(xc))
     for name in models.names():
-        if models.describe(name)["sha256"] != (models.describe(xc)["sha256"] if models.exists(xc) else None):
+        if models.sha256(name) != models.sha256(xc):
             energies[f"{name}, fixed_density"] = data.full_grid(mlxc.load(name))
     errors = {k: data.errors(reactions, e) for k, e in energies.items()}
     reactions = [replace(r, set=f"{r.set}, seen in training") if r.seen_in_training else r for r in reactions]
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/convergence.json"))
     args = parser.parse_args()
     basis = args.basis or (BASIS if args.cache else "def2-tzvp")
-    sha256 = models.describe(args.xc)["sha256"] if models.exists(args.xc) else None
+    sha256 = models.sha256(args.xc)
     work = args.work or Path(".cache/convergence") / f"{sha256 or args.xc}-{basis}{'-df' if args.cache else ''}"
     work.mkdir(parents=True, exist_ok=True)
     systems, reactions = read_systems(args.data), read_reactions(args.data)

@@ -75,7 +75,7 @@ def main() -> None:
         "command": f"python benchmarks/grids.py --xc {args.xc} --levels {args.levels}",
         "settings": f"{BASIS}, density fitting, kcal/mol relative to level {FINE}; cycles from PySCF guess",
         "pyscf": pyscf.__version__,
-        "model_sha256": models.describe(args.xc)["sha256"] if models.exists(args.xc) else None,
+        "model_sha256": models.sha256(args.xc),
         "species": {name: errors(name, args.xc, levels) for name in SPECIES},
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
     functionals, cases = args.xc.split(","), args.cases.split(",")
-    shas = {xc: models.describe(xc)["sha256"] for xc in functionals if models.exists(xc)}
+    shas = {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))}
     rows = measured_before(args.out, shas, cases)
     for name in cases:
         row = run_case(name, functionals, args.repeats)

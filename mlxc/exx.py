@@ -152,12 +152,12 @@ class FittedExchange:
             block = df.incore.aux_e2(self.mol, self.auxmol, "int3c2e", aosym="s2ij", shls_slice=shells)
             self._pairs[ao_loc[s0] : ao_loc[s1]] = block.T
 
-    def chunks(self, columns: int) -> list[slice]:
+    def _chunks(self, columns: int) -> list[slice]:
         """Auxiliary functions by groups that every thread has room for, with `columns` half-transformed orbitals."""
         room = self.max_memory / 20 / lib.num_threads() / (8e-6 * self.mol.nao * max(self.mol.nao, columns))
         return [slice(p0, p1) for p0, p1 in lib.prange(0, self.naux, int(np.clip(room, 1, CHUNK)))]
 
-    def half_transformed(self, at: slice, x: np.ndarray) -> np.ndarray:
+    def _half_transformed(self, at: slice, x: np.ndarray) -> np.ndarray:
         """(P|mu j) = sum_nu (P|mu nu) x_nu,j for the functions P of one chunk, (P, nao, n)."""
         return lib.unpack_tril(self._pairs[at]) @ x
 
@@ -166,9 +166,9 @@ class FittedExchange:
         out = np.empty((self.naux, x.shape[1], y.shape[1]))
 
         def transform(at: slice) -> None:
-            np.matmul(x.T, self.half_transformed(at, y), out=out[at])
+            np.matmul(x.T, self._half_transformed(at, y), out=out[at])
 
-        each(transform, self.chunks(y.shape[1]))
+        each(transform, self._chunks(y.shape[1]))
         return out
 
     def back_transformed(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -177,10 +177,10 @@ class FittedExchange:
         def transform(share: list[slice]) -> np.ndarray:
             out = np.zeros((self.mol.nao, z.shape[1]))
             for at in share:
-                out += np.tensordot(self.half_transformed(at, y), z[at], axes=((0, 2), (0, 2)))
+                out += np.tensordot(self._half_transformed(at, y), z[at], axes=((0, 2), (0, 2)))
             return out
 
-        return np.sum(shared_out(transform, self.chunks(y.shape[1])), axis=0)
+        return np.sum(shared_out(transform, self._chunks(y.shape[1])), axis=0)
 
     def solve(self, x: np.ndarray) -> np.ndarray:
         """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""

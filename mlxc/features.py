@@ -37,6 +37,16 @@ class Features:
     tau: torch.Tensor
     ex: torch.Tensor | None = None
 
+    @classmethod
+    def join(cls, parts: list[Features]) -> Features:
+        """The points of all parts, one after the other."""
+
+        def joined(name: str) -> torch.Tensor:
+            return torch.cat([getattr(p, name) for p in parts], dim=1)
+
+        ex = None if parts[0].ex is None else joined("ex")
+        return cls(joined("rho"), joined("sigma"), joined("tau"), ex)
+
     @property
     def multiplicity(self) -> int:
         """How many spin channels each stored channel stands for."""

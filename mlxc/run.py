@@ -116,7 +116,7 @@ def run(
         "converged": bool(mf.converged),
         "cycles": progress.cycles,
         "xc": name,
-        "model_hash": models.describe(xc)["sha256"] if models.exists(xc) else None,
+        "model_hash": models.sha256(xc),
         "basis": basis,
         "grid_level": int(mf.grids.level),
         "nelectron": int(mol.nelectron),

@@ -67,6 +67,11 @@ def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
     return _open(name)[1]
 
 
+def sha256(xc: str | os.PathLike) -> str | None:
+    """The hash of a model's weights; None for a functional that is no model.  Raises ModelFileError."""
+    return describe(xc)["sha256"] if exists(xc) else None
+
+
 def load(name: str | os.PathLike = "default") -> Functional:
     """A model by name or folder, its weights checked against their hash.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from pyscf import dft
+from pyscf import dft, gto
 
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
@@ -46,16 +46,27 @@ def kohn_sham(system: System, xc: str, basis: str, start: dft.rks.RKS | None = N
     return converge(mf, start.make_rdm1())
 
 
+def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> torch.Tensor:
+    """Exact-exchange energy densities (S, G) of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr."""
+    exchange = FittedExchange(mol, coords)
+    return torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
+
+
+def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> Features:
+    """Features of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr, exact exchange among them."""
+    f = GridMap(mol, coords)(dm)
+    return Features(f.rho, f.sigma, f.tau, exchange_at(mol, coords, dm))
+
+
 def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.ndarray]:
     """Features and weights of a converged calculation on its own grid, without the empty points."""
     dms = np.asarray(mf.make_rdm1())
     dm = torch.from_numpy(dms if dms.ndim == 3 else dms[None] / 2)
     parts = [GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)]
-    joined = [torch.cat([getattr(p, f) for p in parts], dim=1) for f in ("rho", "sigma", "tau")]
-    keep = Features(*joined).total_rho > RHO_MIN
-    exchange = FittedExchange(mf.mol, mf.grids.coords[keep.numpy()])
-    ex = torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
-    rho, sigma, tau = (x[:, keep] for x in joined)
+    joined = Features.join(parts)
+    keep = joined.total_rho > RHO_MIN
+    ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], dm)
+    rho, sigma, tau = (x[:, keep] for x in (joined.rho, joined.sigma, joined.tau))
     return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
@@ -99,7 +110,7 @@ def main() -> None:
     reactions = read_reactions(args.data)
     ordered = []
     seen = tuple(args.seen.split(","))
-    for sets, role in ((SETS, "train"), (DEV_SETS, "dev"), (seen, "dev")):
+    for sets, role in ((SETS, "train"), ((*DEV_SETS, *seen), "dev")):
         rows = select(reactions, systems, sets, role, ELEMENTS, args.max_heavy)
         rows = [r for r in rows if not r.seen_in_training or r.set in seen]
         wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}

@@ -26,6 +26,8 @@ ATOMS = {
     "O": -75.0673, "F": -99.7339, "Ne": -128.9376, "Na": -162.2546, "Mg": -200.053, "Al": -242.346, "Si": -289.359,
     "P": -341.259, "S": -398.110, "Cl": -460.148,
 }  # fmt: skip
+#: Elements of so few rows that none can be spared for validation.
+METALS = frozenset({"Li", "Be", "Na", "Mg", "Al"})
 
 
 def read_molecule(path: Path) -> tuple[Features, torch.Tensor]:
@@ -87,10 +89,6 @@ class Dataset:
 def _attribute(path: Path, name: str) -> float:
     with h5py.File(path) as f:
         return float(f.attrs[name])
-
-
-#: Elements of so few rows that none can be spared for validation.
-METALS = frozenset({"Li", "Be", "Na", "Mg", "Al"})
 
 
 def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:

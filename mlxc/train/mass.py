@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from pyscf import dft, gto
 
-from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
+from mlxc.train.cache import features_at
 
 #: Closed shells of few orbitals with extended tails.
 MOLECULES = ("H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957", "Li 0 0 0; Li 0 0 2.673", "Mg 0 0 0")
@@ -46,17 +46,14 @@ def closed_shell(atom: str, basis: str = BASIS) -> Features:
     decades = np.floor(np.log10(n[inside])).astype(int)
     share = 1 / np.bincount(decades - decades.min())[decades - decades.min()]
     coords = mf.grids.coords[rng.choice(inside, min(POINTS, len(inside)), replace=False, p=share / share.sum())]
-    f = GridMap(mol, coords)(dm)
-    ex = energy_density(FittedExchange(mol, coords), dm[0].numpy())
-    return Features(f.rho, f.sigma, f.tau, torch.from_numpy(ex)[None])
+    return features_at(mol, coords, dm)
 
 
 class EffectiveMass:
     """Points in the tails of small closed shells, and the penalty there."""
 
     def __init__(self) -> None:
-        parts = [closed_shell(atom) for atom in MOLECULES]
-        self.features = Features(*(torch.cat([vars(f)[k] for f in parts], 1) for k in ("rho", "sigma", "tau", "ex")))
+        self.features = Features.join([closed_shell(atom) for atom in MOLECULES])
 
     def penalty(self, functional: Functional) -> torch.Tensor:
         """Mean square of what v_tau falls below ALLOWED, ()."""

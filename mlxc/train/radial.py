@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pyscf import dft, gto
 
-from mlxc.exx import FittedExchange, energy_density
-from mlxc.features import Features, GridMap
+from mlxc.features import Features
 from mlxc.functional import Functional
+from mlxc.train.cache import features_at
 
 #: Neutral atoms and their numbers of unpaired electrons.
 ATOMS = {
@@ -46,14 +46,11 @@ class RadialGrids:
                 row[end - size : end] = 1
             for direction in np.array(DIRECTIONS):
                 coords = r[:, None] * direction / np.linalg.norm(direction)
-                exchange = FittedExchange(mol, coords)
-                f = GridMap(mol, coords)(torch.from_numpy(dm))
-                ex = torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm]))
-                rays.append(Features(f.rho, f.sigma, f.tau, ex))
+                rays.append(features_at(mol, coords, torch.from_numpy(dm)))
                 weights.append(torch.from_numpy(rows * 4 * np.pi * r**2 * dr))
         self.sizes = [w.shape[1] for w in weights]
         self.weights = weights
-        self.features = Features(*(torch.cat([vars(f)[k] for f in rays], dim=1) for k in ("rho", "sigma", "tau", "ex")))
+        self.features = Features.join(rays)
 
     def errors(self, functional: Functional) -> torch.Tensor:
         """Integrals of the energy density on coarse grids minus those on fine ones, Eh, (rays * len(STEPS),)."""
