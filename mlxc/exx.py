@@ -182,9 +182,9 @@ class FittedExchange:
 
         return np.sum(shared_out(transform, self._chunks(y.shape[1])), axis=0)
 
-    def solve(self, x: np.ndarray) -> np.ndarray:
-        """sum_Q (P|Q)^-1 x_Q for x (naux, n)."""
-        return scipy.linalg.cho_solve(self._metric, x)
+    def solve(self, x: np.ndarray, overwrite: bool = False) -> np.ndarray:
+        """sum_Q (P|Q)^-1 x_Q for x (naux, n), in place of x where that may be overwritten and is in Fortran order."""
+        return scipy.linalg.cho_solve(self._metric, x, overwrite_b=overwrite)
 
     def pairs(self, local: np.ndarray, signs: np.ndarray) -> FittedPairs:
         """Pair potentials of the orbitals of one spin."""

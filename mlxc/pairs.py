@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import reduce
+from operator import iadd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,7 +110,7 @@ class FittedPairs:
                             gathered[j, here] += group.gather(values * weighted)
                 return gathered
 
-            gathered = np.sum(shared_out(gather, ranges), axis=0)
-            fitted = tables.solve(gathered.reshape(-1, tables.naux).T).reshape(-1, j1 - j0, nao)
+            gathered = reduce(iadd, shared_out(gather, ranges))  # in place: these are the largest arrays of all
+            fitted = tables.solve(gathered.reshape(-1, tables.naux).T, overwrite=True).reshape(-1, j1 - j0, nao)
             half -= 0.5 * tables.back_transformed(fitted.swapaxes(1, 2), local * self.signs[j0:j1]).T
         return half + half.T
