@@ -18,3 +18,7 @@ class UnknownFunctionalError(InputError):
 
 class ModelFileError(MlxcError):
     """A model folder is incomplete, truncated, altered, or of another format."""
+
+
+class ReferenceFileError(MlxcError):
+    """A file of reference data is unreadable, truncated, altered, or of another format."""

@@ -47,6 +47,9 @@ class LocalHybridSCF:
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
+        fitted = getattr(self, "with_df", None)
+        if fitted is not None and fitted._cderi is None:
+            fitted.build()  # before the tables of exact exchange, while its memory is free
         if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
