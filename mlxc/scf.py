@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from pyscf import lib, tdscf
+from pyscf.df.addons import predefined_auxbasis
 from pyscf.dft import libxc, numint
 from pyscf.scf import dhf, ghf, rohf, uhf
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
 from mlxc.errors import InputError, UnknownFunctionalError
+from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
@@ -48,8 +50,11 @@ class LocalHybridSCF:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
         fitted = getattr(self, "with_df", None)
-        if fitted is not None and fitted._cderi is None:
-            fitted.build()  # before the tables of exact exchange, while its memory is free
+        if fitted is not None and (fitted._cderi is None or ni.auxbasis != fitted.auxbasis):
+            ni.auxbasis = fitted.auxbasis
+            ni._tables.clear()
+            if fitted._cderi is None:
+                fitted.build()  # before the tables of exact exchange, while its memory is free
         if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
@@ -66,13 +71,15 @@ class LocalHybridSCF:
             self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
         return energy
 
-    def density_fit(self, *args: Any, **kwargs: Any) -> Any:
+    def density_fit(self, auxbasis: Any = None, with_df: Any = None, **kwargs: Any) -> Any:
         """PySCF's, which goes behind this class: its gradients know nothing of local hybrids.
 
-        An auxiliary basis that is given serves Coulomb and exchange, as with PySCF's hybrids.
+        Coulomb and exchange share one auxiliary basis, by default `mlxc.exx.auxiliary_basis`.
         """
         refuse_solvent(self, "density_fit()")
-        mf = super().density_fit(*args, **kwargs)  # type: ignore[misc]
+        if auxbasis is None and with_df is None:
+            auxbasis = auxiliary_basis(self.mol)
+        mf = super().density_fit(auxbasis, with_df, **kwargs)  # type: ignore[misc]
         mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
         return attach(mf, self._numint.functional)
 
@@ -195,7 +202,12 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
                 f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for "
                 f'{type(mf).__name__} take a semilocal model: mlxc.attach(mf, "mlxc-mgga1")'
             )
-        ni: Any = LocalHybridNumInt(functional, getattr(getattr(mf, "with_df", None), "auxbasis", None))
+        fitted = getattr(mf, "with_df", None)
+        if fitted is not None and fitted.auxbasis in (None, predefined_auxbasis(mf.mol, mf.mol.basis, mf.xc)):
+            # What PySCF chooses for a functional without exchange serves the Coulomb part alone.
+            fitted.auxbasis = auxiliary_basis(mf.mol)
+            fitted.reset()
+        ni: Any = LocalHybridNumInt(functional, getattr(fitted, "auxbasis", None))
         lib.set_class(mf, (LocalHybridSCF, type(mf)))
     else:
         ni = copy.copy(mf._numint)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from pyscf import dft, gto, lib, scf, tdscf
+from pyscf import df, dft, gto, lib, scf, tdscf
 
 import mlxc
 from mlxc.analytic import LDA_X, Total, pw92, r2scan_correlation
 from mlxc.errors import InputError
+from mlxc.exx import auxiliary_basis
 from mlxc.features import Features
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.limits import bounded_mixing, scaled_correlation, tail_gate
@@ -322,4 +323,20 @@ def test_auxiliary_basis_serves_exchange_too(mole):
     assert mf._numint.auxbasis == "def2-universal-jkfit"
     other = mlxc.attach(mole("H2O").RKS().density_fit(auxbasis="def2-universal-jkfit"), "t-lmf")
     assert other.kernel() == pytest.approx(mf.kernel(), abs=1e-9)
-    assert mf.e_tot != pytest.approx(mlxc.KS(mole("H2O"), "t-lmf").density_fit().kernel(), abs=1e-7)
+    mf.with_df = df.DF(mf.mol, "cc-pvtz-jkfit")
+    assert mf.kernel() != pytest.approx(other.e_tot, abs=1e-7)
+    assert mf._numint.auxbasis == "cc-pvtz-jkfit"
+
+
+@pytest.mark.parametrize("fitted", ["after", "lda", "pbe", "pbe0"])
+def test_exchange_is_never_fitted_in_a_basis_for_coulomb_alone(mole, fitted):
+    mol = mole("H2O")
+    if fitted == "after":
+        mf = mlxc.KS(mol, HartreeFock()).density_fit()
+    else:
+        mf = mol.RKS(xc={"lda": "LDA,VWN"}.get(fitted, fitted)).density_fit()
+        if fitted == "pbe":
+            mf.run(max_cycle=1)  # with integrals in the basis for Coulomb alone, which have to go
+        mf = mlxc.attach(mf.set(max_cycle=50), HartreeFock())
+    assert mf.kernel() == pytest.approx(scf.RHF(mol).kernel(), abs=1e-4)
+    assert mf.with_df.auxbasis == mf._numint.auxbasis == auxiliary_basis(mol)
