@@ -1,4 +1,4 @@
-"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`.
+"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`, `mlxc reference build|info|verify`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
@@ -37,6 +37,32 @@ def _models(args: argparse.Namespace) -> int:
     return 0
 
 
+def _reference_build(args: argparse.Namespace) -> int:
+    from mlxc.reference.build import build
+    from mlxc.reference.recipe import read_recipe
+    from mlxc.run import check_writable
+
+    check_writable(args.out)
+    done = build(read_recipe(args.recipe), args.out, args.jobs, args.scheduler, args.max_memory)
+    failed = [f"{r.name}: {r.outcome}" for r in done.values() if not r.converged]
+    print(f"{args.out}: {len(done)} systems, {len(failed)} without a density", *failed, sep="\n  ")
+    return 3 if failed else 0
+
+
+def _reference_info(args: argparse.Namespace) -> int:
+    from mlxc.reference.inspect import table
+
+    print(table(args.file))
+    return 0
+
+
+def _reference_verify(args: argparse.Namespace) -> int:
+    from mlxc.reference.inspect import verify
+
+    print(f"{args.file}: {verify(args.file)} systems, all as they were written and consistent with their densities")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlxc", description="Machine-learned exchange-correlation functionals.")
     parser.add_argument("--version", action="version", version=f"mlxc {__version__}")
@@ -54,6 +80,22 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
     show.set_defaults(action=_models)
+    reference = commands.add_parser("reference", help="reference densities and energies")
+    actions = reference.add_subparsers(dest="action_name", required=True)
+    build = actions.add_parser("build", help="compute the systems of a recipe; goes on where it was stopped")
+    build.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    build.add_argument("--out", type=Path, required=True, metavar="FILE.h5")
+    build.add_argument("--jobs", type=int, default=1, help="local workers, which share the cores (default: 1)")
+    build.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
+    build.add_argument("--max-memory", type=float, metavar="MB", help="of each worker (default: PySCF's)")
+    build.set_defaults(action=_reference_build)
+    for name, action, text in (
+        ("info", _reference_info, "what a file holds"),
+        ("verify", _reference_verify, "whether it is unaltered and its densities consistent"),
+    ):
+        command = actions.add_parser(name, help=text)
+        command.add_argument("file", type=Path, metavar="FILE.h5")
+        command.set_defaults(action=action)
     return parser
 
 

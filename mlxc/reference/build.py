@@ -1,0 +1,241 @@
+"""Building references: one task per system, on Dask workers, each result written as soon as it is there.
+
+Finished systems wait in `OUT.parts/`, one file each, until all are there and OUT is written; a killed build goes on
+from them, and from an OUT of an earlier version of the recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyscf import dft, gto, lib
+from pyscf.data.nist import BOHR
+from pyscf.lib.exceptions import BasisNotFoundError
+
+from mlxc.errors import InputError, MlxcError, ReferenceFileError
+from mlxc.files import write_atomic
+from mlxc.reference import methods, store
+from mlxc.reference.recipe import Recipe, Task
+from mlxc.reference.schema import CONVERGED, Reference
+
+#: Times that Dask starts a task again whose worker has died.
+RETRIES = 2
+
+
+def build_system(task: Task, threads: int | None = None, max_memory: float | None = None) -> Reference:
+    """Compute one system on so many threads and within so many MB (PySCF's settings by default).
+
+    Whatever does not converge is an outcome.  Raises InputError for what cannot be computed.
+    """
+    start = time.perf_counter()
+    with lib.with_omp_threads(threads):
+        reference = _compute(task, max_memory)
+    provenance = {
+        "task": task.hash,
+        "geometry": task.optimize or "as given",
+        "versions": {name: version(name) for name in ("mlxc", "pyscf", "numpy", "scipy")},
+        "machine": platform.machine(),
+        "wall_s": round(time.perf_counter() - start, 1),
+        "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
+    return Reference(**{**vars(reference), "provenance": provenance})
+
+
+def _mole(task: Task, coords: np.ndarray, basis: Any, max_memory: float | None) -> gto.Mole:
+    """The molecule of a task at coordinates (natm, 3) in Angstrom."""
+    atoms = [(symbol, tuple(x)) for (symbol, _), x in zip(task.atoms, coords, strict=True)]
+    try:
+        mol = gto.M(atom=atoms, basis=basis, charge=task.charge, spin=task.spin, verbose=0)
+    except (BasisNotFoundError, KeyError, RuntimeError) as err:
+        raise InputError(f"{task.name}: the basis {basis!r} is unknown or lacks an element ({err})") from err
+    mol.max_memory = max_memory or mol.max_memory
+    return mol
+
+
+def _optimized(task: Task, coords: np.ndarray, max_memory: float | None) -> np.ndarray | None:
+    """Coordinates (natm, 3) in Angstrom at a stationary point with the symmetry of the start; None where not found."""
+    from pyscf.geomopt.geometric_solver import kernel
+
+    xc, basis = task.optimize.split("/")
+    mf = dft.KS(_mole(task, coords, basis, max_memory), xc=xc)
+    mf.grids.level, mf.conv_tol = 4, 1e-10
+    done, mol = kernel(mf.nuc_grad_method().set(grid_response=True), assert_convergence=False, maxsteps=100)
+    return mol.atom_coords() * BOHR if done else None
+
+
+def _compute(task: Task, max_memory: float | None) -> Reference:
+    coords = np.array([x for _, x in task.atoms])
+    level = task.density
+    mol = _mole(task, coords, level["basis"], max_memory)
+    frozen = methods.chemcore(mol) if level.get("frozen_core") else 0
+    found = methods.Solution(outcome="the geometry did not converge")
+    if task.optimize:
+        moved = _optimized(task, coords, max_memory)
+        if moved is not None:
+            mol = _mole(task, moved, level["basis"], max_memory)
+    if not task.optimize or moved is not None:
+        found = methods.solve(mol, level["method"], level.get("frozen_core", False))
+    common: dict[str, Any] = {
+        "name": task.name,
+        "symbols": tuple(s for s, _ in task.atoms),
+        "coords": mol.atom_coords(),
+        "charge": task.charge,
+        "spin": task.spin,
+        "basis": mol._basis,
+        "method": level["method"],
+        "frozen": frozen,
+        "diagnostics": found.diagnostics,
+    }
+    energies = {k.lower(): v for k, v in found.energies.items()}
+    if found.outcome != CONVERGED or found.dm1 is None:
+        return Reference(**common, energies=energies, outcome=found.outcome)
+    parts, dipole, occupations = methods.properties(mol, found.dm1)
+    # The last energy is that of the method asked for, or of Hartree-Fock, which is exact, for one electron.
+    energies |= parts | {"total": list(found.energies.values())[-1]}
+    energies |= {"best": energies["total"]}
+    outcome = CONVERGED
+    if task.energy:
+        best, outcome = _best(task, mol.atom_coords() * BOHR, max_memory)
+        energies |= best
+    if outcome != CONVERGED:
+        return Reference(**common, energies=energies, outcome=outcome)
+    return Reference(**common, energies=energies, dm1=found.dm1, dipole=dipole, natural_occupations=occupations)
+
+
+def _best(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[dict[str, float], str]:
+    """The energies of the table `energy`, Eh, `best` among them, and the outcome."""
+    level = task.energy
+    out: dict[str, float] = {}
+    pairs = []
+    for n, basis in enumerate(level["bases"], level.get("cardinal", 0)):
+        mol = _mole(task, coords, basis, max_memory)
+        found = methods.solve(mol, level["method"], level.get("frozen_core", False), density=False)
+        if found.outcome != CONVERGED:
+            return out, f"{found.outcome} with {basis}"
+        total = list(found.energies.values())[-1]
+        pairs.append((found.energies["HF"], total - found.energies["HF"]))
+        out |= {f"hf/{n}": found.energies["HF"], f"{level['method'].lower()}/{n}": total}
+    hf, correlation = pairs[-1]
+    if len(pairs) == 2:
+        hf, correlation = methods.extrapolated(pairs[0], pairs[1], level["cardinal"])
+        out |= {"hf/limit": hf, f"{level['method'].lower()}/limit": hf + correlation}
+    core = 0.0
+    if level.get("core_basis") and _has_core(task):
+        mol = _mole(task, coords, level["core_basis"], max_memory)
+        both = [methods.solve(mol, level["method"], frozen, density=False) for frozen in (False, True)]
+        for found in both:
+            if found.outcome != CONVERGED:
+                return out, f"{found.outcome} with {level['core_basis']}"
+        core = list(both[0].energies.values())[-1] - list(both[1].energies.values())[-1]
+        out["core"] = core
+    return out | {"best": hf + correlation + core}, CONVERGED
+
+
+def _has_core(task: Task) -> bool:
+    """Whether frozen cores leave out any electron."""
+    return any(methods.chemcore(gto.M(atom=s, spin=None, basis="sto-3g", verbose=0)) for s, _ in task.atoms)
+
+
+def cost(task: Task) -> float:
+    """What a task costs, in arbitrary units: the steps of CCSD(T) for atoms of about thirty functions each."""
+    electrons = sum(map(gto.charge, (s for s, _ in task.atoms))) - task.charge
+    size = sum(20 if s in ("H", "He") else 45 for s, _ in task.atoms)
+    return float((electrons + 1) ** 3 * size**4 * (1 + 2 * (task.spin > 0)))
+
+
+def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes | MlxcError:
+    """What a worker sends back: a file of one system, or why there can be none, which trying again would not change."""
+    try:
+        return store.packed([build_system(task, threads, max_memory)])
+    except MlxcError as err:
+        return err
+
+
+def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
+    """Systems of the recipe that OUT and its parts hold already; damaged files are not among them."""
+    wanted = {t.name: t.hash for t in recipe.tasks}
+    found: dict[str, Reference] = {}
+    for path in [out, *sorted(parts_of(out).glob("*.h5"))]:
+        if path.exists():
+            try:
+                library = store.read(path)
+            except ReferenceFileError:
+                continue
+            found |= {k: r for k, r in library.items() if r.provenance.get("task") == wanted.get(k)}
+    return found
+
+
+def parts_of(out: Path) -> Path:
+    """The folder of finished systems beside OUT."""
+    return out.with_name(out.name + ".parts")
+
+
+def build(
+    recipe: Recipe, out: Path, jobs: int = 1, scheduler: str | None = None, max_memory: float | None = None
+) -> dict[str, Reference]:
+    """Build all systems of a recipe into the file `out`; returns them by name, in the order of the recipe.
+
+    `jobs` local workers share the cores; or `scheduler`, the address of a Dask cluster, whose workers use as many
+    threads as OMP_NUM_THREADS gives them.  Raises InputError where Dask is missing or cannot be reached, and where a
+    system cannot be computed; the others are finished first.
+    """
+    done = finished(recipe, out)
+    tasks = sorted((t for t in recipe.tasks if t.name not in done), key=cost, reverse=True)
+    if tasks:
+        parts_of(out).mkdir(parents=True, exist_ok=True)
+        threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+        errors = []
+        for task, content in _results(tasks, jobs, scheduler, threads, max_memory):
+            if isinstance(content, bytes):
+                write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
+                done |= store.unpacked(content, task.name)[0]
+            else:
+                errors.append(f"{task.name}: {content or type(content).__name__}")
+        if errors:
+            raise InputError(f"{len(errors)} systems failed, the others are kept: {'; '.join(errors)}")
+    ordered = {t.name: done[t.name] for t in recipe.tasks}
+    store.write(out, ordered.values(), recipe.description)
+    shutil.rmtree(parts_of(out), ignore_errors=True)
+    return ordered
+
+
+def _results(
+    tasks: list[Task], jobs: int, scheduler: str | None, threads: int | None, max_memory: float | None
+) -> Iterator[tuple[Task, bytes | BaseException]]:
+    """Each task with its file or its error, as they finish."""
+    try:
+        from distributed import Client, LocalCluster, as_completed
+        from tqdm import tqdm
+    except ImportError as err:
+        raise InputError("building references needs Dask: pip install 'mlxc[reference]'") from err
+    local = None
+    if scheduler is None:
+        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+    try:
+        client = Client(local or scheduler, timeout="20s")
+    except (OSError, ValueError, TimeoutError) as err:
+        raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
+    try:
+        futures = {
+            client.submit(_packed, t, threads, max_memory, pure=False, retries=RETRIES, priority=cost(t)): t
+            for t in tasks
+        }
+        with tqdm(total=len(tasks), unit="system", smoothing=0) as bar:
+            for future in as_completed(futures):
+                task, error = futures[future], future.exception()
+                bar.set_postfix_str(task.name)
+                bar.update()
+                yield task, error or future.result()
+                future.release()
+    finally:
+        client.close()
+        if local is not None:
+            local.close()

@@ -1,0 +1,64 @@
+"""What a file of references holds, and whether it is what it says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pyscf import scf
+from pyscf.data.nist import AU2DEBYE
+
+from mlxc.errors import ReferenceFileError
+from mlxc.reference import methods
+from mlxc.reference.schema import Reference
+from mlxc.reference.store import read, read_described
+
+#: Largest deviation of electron numbers, occupations, and energies (Eh) worked out again from a density matrix.
+TOLERANCE = 1e-6
+
+
+def table(path: Path) -> str:
+    """Description and one line per system.  Raises ReferenceFileError."""
+    library, description = read_described(path)
+    lines = [description, f"{'system':24s} {'method':9s} {'nao':>4s} {'best / Eh':>16s} {'dipole / D':>10s} {'T1':>6s}"]
+    for r in library.values():
+        line = f"{r.name:24s} {r.method:9s}"
+        if r.dm1 is None or r.dipole is None:
+            lines.append(f"{line} {r.outcome}")
+            continue
+        t1 = r.diagnostics.get("t1")
+        norm = np.linalg.norm(r.dipole) * AU2DEBYE if r.charge == 0 else np.nan
+        shown = "" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
+        lines.append(f"{line} {r.dm1.shape[1]:4d} {r.energies['best']:16.8f} {norm:10.4f} {shown}")
+    lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
+    return "\n".join(lines)
+
+
+def faults(reference: Reference) -> list[str]:
+    """What is wrong with a system's density matrix: electrons, occupations, energies that follow from it."""
+    if reference.dm1 is None:
+        return []
+    mol = reference.mole()
+    energies, dipole, occupations = methods.properties(mol, reference.dm1)
+    numbers = np.einsum("smn,nm->s", reference.dm1, mol.intor_symmetric("int1e_ovlp"))
+    again = {k: (energies[k], reference.energies[k]) for k in energies}
+    if reference.method == "HF":
+        mean_field = scf.UHF(mol)
+        again["total"] = float(mean_field.energy_tot(reference.dm1)), reference.energies["total"]
+    found = [f"{k} is {b:.8f} Eh, its density gives {a:.8f}" for k, (a, b) in again.items() if abs(a - b) > TOLERANCE]
+    if abs(numbers - mol.nelec).max() > TOLERANCE:
+        found.append(f"its density has {numbers[0]:.6f} and {numbers[1]:.6f} electrons of each spin, not {mol.nelec}")
+    if occupations[0] > 2 + TOLERANCE or occupations[-1] < -TOLERANCE:
+        found.append(f"natural occupations from {occupations[-1]:.2e} to {occupations[0]:.6f} are outside 0 ... 2")
+    if reference.dipole is None or abs(dipole - reference.dipole).max() > TOLERANCE:
+        found.append("its dipole is not that of its density")
+    return found
+
+
+def verify(path: Path) -> int:
+    """Check hash, digests and the physics of every density; the number of systems.  Raises ReferenceFileError."""
+    library = read(path)
+    bad = [f"{r.name}: {fault}" for r in library.values() for fault in faults(r)]
+    if bad:
+        raise ReferenceFileError(f"{path}: {'; '.join(bad)}")
+    return len(library)

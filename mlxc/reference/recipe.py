@@ -1,0 +1,164 @@
+"""Recipes: TOML files that say which systems are built, where their geometries come from and at which level.
+
+    description = "..."
+    optimize = "b3lyp/def2-tzvpp"         # optional: functional and basis of the geometries
+
+    [density]
+    method = "CCSD(T)"                    # HF, FCI, CCSD or CCSD(T)
+    basis = "aug-cc-pVTZ"                 # or a table: {default = "aug-cc-pVTZ", H = "cc-pVTZ"}
+    frozen_core = true
+
+    [energy]                              # optional: the best energies, else those of the density
+    method = "CCSD(T)"
+    bases = ["aug-cc-pVTZ", "aug-cc-pVQZ"]    # cardinal numbers n and n + 1, extrapolated; or one basis
+    cardinal = 3
+    frozen_core = true
+    core_basis = "cc-pCVTZ"               # optional: correlation of all electrons less that of the valence there
+
+    [[system]]
+    name = "H2O"
+    atoms = "ase:H2O"                     # a molecule of ASE's g2 collection (the default: the name), an element,
+    charge = 0                            # or symbols and Angstrom: "H 0 0 0; H 0 0 {R}"
+    spin = 0                              # 2S; ASE's or the lowest possible by default
+    R = [0.5, 0.74]                       # optional: one system for each value, NAME R=VALUE; the name of the variable
+                                          # is what stands in braces
+
+A system may have tables `density` and `energy` and an `optimize` of its own, whose keys replace the recipe's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyscf.data.elements import ELEMENTS
+
+from mlxc.errors import InputError
+from mlxc.reference.methods import METHODS
+
+_KEYS = {
+    "recipe": {"description", "optimize", "density", "energy", "system"},
+    "density": {"method", "basis", "frozen_core"},
+    "energy": {"method", "bases", "cardinal", "frozen_core", "core_basis"},
+    "system": {"name", "atoms", "charge", "spin", "density", "energy", "optimize"},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One system to build: all that its result depends on.
+
+    atoms : (symbol, (x, y, z)) in Angstrom; optimize : "" or functional/basis; density, energy : tables of the recipe
+    """
+
+    name: str
+    atoms: tuple[tuple[str, tuple[float, float, float]], ...]
+    charge: int
+    spin: int
+    optimize: str
+    density: dict[str, Any]
+    energy: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the task."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe: what it says of itself, and its tasks."""
+
+    description: str
+    tasks: tuple[Task, ...]
+
+
+def _checked(table: dict[str, Any], kind: str, path: Path, extra: frozenset[str] = frozenset()) -> dict[str, Any]:
+    unknown = table.keys() - _KEYS[kind] - extra
+    if unknown:
+        raise InputError(
+            f"{path}: unknown key {', '.join(sorted(unknown))} in a {kind} table; there are {', '.join(_KEYS[kind])}"
+        )
+    return table
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.  Raises InputError for an unreadable one, an unknown key, or a name given twice."""
+    try:
+        content = tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"cannot read the recipe {path}: {err}") from err
+    _checked(content, "recipe", path)
+    if not content.get("system") or "density" not in content:
+        raise InputError(f"{path} needs a [density] table and at least one [[system]]")
+    tasks = [task for row in content["system"] for task in _tasks(row, content, path)]
+    names = [t.name for t in tasks]
+    twice = {n for n in names if names.count(n) > 1}
+    if twice:
+        raise InputError(f"{path} gives {', '.join(sorted(twice))} twice: every system needs a name of its own")
+    return Recipe(content.get("description", ""), tuple(tasks))
+
+
+def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task]:
+    """The tasks of one [[system]] table: several for a scan."""
+    scans = {k: v for k, v in row.items() if isinstance(v, list)}
+    _checked(row, "system", path, frozenset(scans))
+    if "name" not in row or "/" in row["name"] or len(scans) > 1:
+        raise InputError(f"{path}: a system needs a name without a slash, and at most one list of values: {row}")
+    density = _checked(recipe["density"] | row.get("density", {}), "density", path)
+    energy = _checked(recipe.get("energy", {}) | row.get("energy", {}), "energy", path)
+    for table in (density, energy or density):
+        if table.get("method") not in METHODS:
+            raise InputError(f"{path}: method {table.get('method')!r} is not one of {', '.join(METHODS)}")
+    if "basis" not in density or (energy and not 1 <= len(energy.get("bases", ())) <= 1 + ("cardinal" in energy)):
+        raise InputError(f"{path}: [density] needs a basis, and [energy] bases: one, or two and the cardinal number")
+    values: list[tuple[str, str]] = [("", "")]
+    if scans:
+        ((variable, numbers),) = scans.items()
+        values = [(f" {variable}={x}", str(x)) for x in numbers]
+    tasks = []
+    for suffix, value in values:
+        text = row.get("atoms", row["name"])
+        for variable in scans:
+            text = text.replace("{" + variable + "}", value)
+        atoms, unpaired = _geometry(text, path)
+        charge = row.get("charge", 0)
+        electrons = sum(ELEMENTS.index(s) for s, _ in atoms) - charge
+        spin = row.get("spin", unpaired if unpaired is not None and charge == 0 else electrons % 2)
+        if (electrons - spin) % 2 or not 0 <= spin <= electrons:
+            raise InputError(f"{path}: {row['name']} has {electrons} electrons, of which {spin} cannot be unpaired")
+        optimize = row.get("optimize", recipe.get("optimize", "")) if len(atoms) > 1 and not scans else ""
+        tasks.append(Task(row["name"] + suffix, atoms, charge, spin, optimize, density, energy))
+    return tasks
+
+
+def _geometry(text: str, path: Path) -> tuple[tuple, int | None]:
+    """Atoms (symbol, Angstrom) and, from ASE, the number of unpaired electrons."""
+    if text in ELEMENTS[1:]:
+        return ((text, (0.0, 0.0, 0.0)),), None
+    if ";" not in text and len(text.split()) == 1:
+        return _from_ase(text.removeprefix("ase:"), path)
+    try:
+        rows = [line.split() for line in text.split(";")]
+        return tuple((s, (float(x), float(y), float(z))) for s, x, y, z in rows if ELEMENTS.index(s)), None
+    except ValueError:
+        raise InputError(
+            f'{path}: expected "SYMBOL x y z; ..." in Angstrom or a name of ASE\'s, got {text!r}'
+        ) from None
+
+
+def _from_ase(name: str, path: Path) -> tuple[tuple, int]:
+    try:
+        from ase.build import molecule
+    except ImportError as err:
+        raise InputError("geometries of ASE's g2 collection need ASE: pip install 'mlxc[reference]'") from err
+    try:
+        found = molecule(name)
+    except KeyError:
+        raise InputError(f"{path}: ASE's g2 collection has no {name!r}") from None
+    atoms = tuple(zip(found.get_chemical_symbols(), map(tuple, found.positions.tolist()), strict=True))
+    return atoms, round(abs(found.get_initial_magnetic_moments().sum()))
