@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pyscf import gto
 from pyscf.data.elements import ELEMENTS
@@ -50,12 +52,20 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
     return atoms
 
 
-def make_mole(atoms: list, basis: str, charge: int = 0, spin: int | None = None) -> gto.Mole:
-    """A PySCF molecule; spin = 2S, the lowest possible where None.
+def count_electrons(symbols: Iterable[str], charge: int = 0) -> int:
+    """Number of electrons of these atoms with this charge."""
+    return sum(map(ELEMENTS.index, symbols)) - charge
+
+
+def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = None) -> gto.Mole:
+    """A PySCF molecule of (symbol, coordinates in Angstrom); spin = 2S, the lowest possible where None.
+
+    The basis is a name, which brings the core potentials that belong to it, or a table of names by element.
 
     Raises InputError for an impossible charge or spin and for an element that the basis does not have.
     """
-    nelectron = sum(ELEMENTS.index(symbol) for symbol, _ in atoms) - charge
+    atoms = list(atoms)
+    nelectron = count_electrons((symbol for symbol, _ in atoms), charge)
     if nelectron < 1:
         raise InputError(f"charge {charge} leaves {nelectron} electrons: at least one is needed")
     if spin is None:
@@ -75,8 +85,10 @@ def make_mole(atoms: list, basis: str, charge: int = 0, spin: int | None = None)
         raise InputError(f"basis {basis!r} is unknown or lacks one of {elements}: {err}") from err
 
 
-def _ecp(atoms: list, basis: str) -> dict[str, str]:
-    """The effective core potentials that belong to the basis, for the elements that have one."""
+def _ecp(atoms: list, basis: Any) -> dict[str, str]:
+    """The effective core potentials that belong to a basis by name, for the elements that have one."""
+    if not isinstance(basis, str):
+        return {}
     name = basis.lower().removeprefix("ma-")
     found = {}
     for symbol in {symbol for symbol, _ in atoms}:
@@ -86,3 +98,21 @@ def _ecp(atoms: list, basis: str) -> dict[str, str]:
         except (BasisNotFoundError, KeyError, RuntimeError):  # the usual case: none is needed
             continue
     return found
+
+
+def gradient_method(mf: Any) -> Any:
+    """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default."""
+    return mf.nuc_grad_method().set(grid_response=True)
+
+
+def optimize(mf: Any) -> tuple[gto.Mole, bool]:
+    """The molecule where its forces vanish, and whether that was reached in 100 steps.
+
+    Raises InputError where geomeTRIC is missing.
+    """
+    try:
+        from pyscf.geomopt.geometric_solver import kernel
+    except ImportError as err:
+        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
+    done, mol = kernel(gradient_method(mf), assert_convergence=False, maxsteps=100)
+    return mol, bool(done)

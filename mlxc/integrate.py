@@ -67,7 +67,8 @@ class LocalHybridNumInt(dft.numint.NumInt):
         self.libxc = Backend(functional)
         self.functional = functional
         self.auxbasis = auxbasis
-        #: [molecule, coordinates, tables]; one list for all copies, so that what one of them makes serves the others.
+        #: [molecule, coordinates, auxiliary basis, tables]; one list for all copies, so that what one of them makes
+        #: serves the others.
         self._tables: list[Any] = []
         self._unoccupied: list | None = None
         self._whole = True
@@ -86,11 +87,12 @@ class LocalHybridNumInt(dft.numint.NumInt):
         """Tables of exact exchange for `mol` on `grids`."""
         if grids.coords is None:
             grids.build(with_non0tab=True)
-        if not self._tables or self._tables[0] is not mol or self._tables[1] is not grids.coords:
+        wanted = mol, grids.coords, self.auxbasis
+        if not self._tables or any(a is not b for a, b in zip(self._tables, wanted, strict=False)):
             self._tables.clear()  # before new ones take as much memory
             exchange = FittedExchange(mol, grids.coords, self.functional.exx_omega, self.auxbasis, max_memory / 2)
-            self._tables[:] = mol, grids.coords, exchange
-        return self._tables[2]
+            self._tables[:] = *wanted, exchange
+        return self._tables[-1]
 
     def ranges(self, mol: Any, grids: Any, max_memory: float) -> list[tuple[int, int]]:
         """First point of every block, and the one after its last: no more than the threads have memory for."""

@@ -15,7 +15,7 @@ from pyscf.data.nist import BOHR, HARTREE2EV
 from mlxc import models
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
-from mlxc.geometry import make_mole, read_xyz
+from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
 from mlxc.scf import KS, converge, resolve
 
 
@@ -125,7 +125,7 @@ def run(
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
     if task != "energy" and mf.converged:
-        result["gradient_hartree_per_bohr"] = _gradient_method(mf).kernel().tolist()
+        result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if task == "optimize" and mf.converged:
         result["geometry_converged"] = found
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
@@ -135,22 +135,13 @@ def run(
     return result
 
 
-def _gradient_method(mf: Any) -> Any:
-    """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default."""
-    return mf.nuc_grad_method().set(grid_response=True)
-
-
 def _optimize(mf: Any, out: Path, name: str) -> tuple[Any, bool]:
     """The calculation at the minimum, written to `out`, and whether the minimum was reached."""
-    try:
-        from pyscf.geomopt.geometric_solver import kernel as optimize
-    except ImportError as err:
-        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
-    done, mol = optimize(_gradient_method(mf), assert_convergence=False, maxsteps=100)
+    mol, done = optimize(mf)
     comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
     write_atomic(out, _xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
-    return mf.reset(mol), bool(done)
+    return mf.reset(mol), done
 
 
 def _report(result: dict[str, Any]) -> None:

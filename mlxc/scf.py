@@ -50,10 +50,10 @@ class LocalHybridSCF:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
         fitted = getattr(self, "with_df", None)
-        if fitted is not None and (fitted._cderi is None or ni.auxbasis != fitted.auxbasis):
+        if fitted is not None:
             ni.auxbasis = fitted.auxbasis
-            ni._tables.clear()
             if fitted._cderi is None:
+                ni._tables.clear()
                 fitted.build()  # before the tables of exact exchange, while its memory is free
         if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from mlxc.reference import read
 
-library = read("data/molecules.h5")     # name -> Reference
+library = read("small.h5")     # name -> Reference
 library["H2O"].dm1                      # (2, nao, nao), in the basis of library["H2O"].mole()
 """
 

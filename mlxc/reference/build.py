@@ -11,6 +11,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from typing import Any
 import numpy as np
 from pyscf import dft, gto, lib
 from pyscf.data.nist import BOHR
-from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError, MlxcError, ReferenceFileError
 from mlxc.files import write_atomic
+from mlxc.geometry import count_electrons, make_mole, optimize
 from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe, Task
 from mlxc.reference.schema import CONVERGED, Reference
 
-#: Times that Dask starts a task again whose worker has died.
+#: Times that Dask starts a task again that has failed, for lack of memory, say.
 RETRIES = 2
 
 
@@ -46,42 +47,36 @@ def build_system(task: Task, threads: int | None = None, max_memory: float | Non
         "wall_s": round(time.perf_counter() - start, 1),
         "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
-    return Reference(**{**vars(reference), "provenance": provenance})
+    return replace(reference, provenance=provenance)
 
 
 def _mole(task: Task, coords: np.ndarray, basis: Any, max_memory: float | None) -> gto.Mole:
     """The molecule of a task at coordinates (natm, 3) in Angstrom."""
     atoms = [(symbol, tuple(x)) for (symbol, _), x in zip(task.atoms, coords, strict=True)]
-    try:
-        mol = gto.M(atom=atoms, basis=basis, charge=task.charge, spin=task.spin, verbose=0)
-    except (BasisNotFoundError, KeyError, RuntimeError) as err:
-        raise InputError(f"{task.name}: the basis {basis!r} is unknown or lacks an element ({err})") from err
+    mol = make_mole(atoms, basis, task.charge, task.spin)
+    if mol.has_ecp():
+        raise InputError(f"{task.name}: {basis} has core potentials, which the files of references do not hold")
     mol.max_memory = max_memory or mol.max_memory
     return mol
 
 
-def _optimized(task: Task, coords: np.ndarray, max_memory: float | None) -> np.ndarray | None:
-    """Coordinates (natm, 3) in Angstrom at a stationary point with the symmetry of the start; None where not found."""
-    from pyscf.geomopt.geometric_solver import kernel
-
+def _optimized(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[np.ndarray, bool]:
+    """Coordinates (natm, 3) in Angstrom at a stationary point with the symmetry of the start, and whether it is one."""
     xc, basis = task.optimize.split("/")
     mf = dft.KS(_mole(task, coords, basis, max_memory), xc=xc)
     mf.grids.level, mf.conv_tol = 4, 1e-10
-    done, mol = kernel(mf.nuc_grad_method().set(grid_response=True), assert_convergence=False, maxsteps=100)
-    return mol.atom_coords() * BOHR if done else None
+    mol, done = optimize(mf)
+    return (mol.atom_coords() * BOHR if done else coords), done
 
 
 def _compute(task: Task, max_memory: float | None) -> Reference:
-    coords = np.array([x for _, x in task.atoms])
-    level = task.density
+    coords, settled, level = np.array([x for _, x in task.atoms]), True, task.density
     mol = _mole(task, coords, level["basis"], max_memory)
-    frozen = methods.chemcore(mol) if level.get("frozen_core") else 0
-    found = methods.Solution(outcome="the geometry did not converge")
     if task.optimize:
-        moved = _optimized(task, coords, max_memory)
-        if moved is not None:
-            mol = _mole(task, moved, level["basis"], max_memory)
-    if not task.optimize or moved is not None:
+        coords, settled = _optimized(task, coords, max_memory)
+        mol.set_geom_(coords, unit="Angstrom")
+    found = methods.Solution(outcome="the geometry did not converge")
+    if settled:
         found = methods.solve(mol, level["method"], level.get("frozen_core", False))
     common: dict[str, Any] = {
         "name": task.name,
@@ -91,19 +86,17 @@ def _compute(task: Task, max_memory: float | None) -> Reference:
         "spin": task.spin,
         "basis": mol._basis,
         "method": level["method"],
-        "frozen": frozen,
+        "frozen": methods.chemcore(mol) if level.get("frozen_core") else 0,
         "diagnostics": found.diagnostics,
     }
     energies = {k.lower(): v for k, v in found.energies.items()}
     if found.outcome != CONVERGED or found.dm1 is None:
         return Reference(**common, energies=energies, outcome=found.outcome)
     parts, dipole, occupations = methods.properties(mol, found.dm1)
-    # The last energy is that of the method asked for, or of Hartree-Fock, which is exact, for one electron.
-    energies |= parts | {"total": list(found.energies.values())[-1]}
-    energies |= {"best": energies["total"]}
+    energies |= parts | {"total": found.total, "best": found.total}
     outcome = CONVERGED
     if task.energy:
-        best, outcome = _best(task, mol.atom_coords() * BOHR, max_memory)
+        best, outcome = _best(task, coords, max_memory)
         energies |= best
     if outcome != CONVERGED:
         return Reference(**common, energies=energies, outcome=outcome)
@@ -120,33 +113,27 @@ def _best(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[dic
         found = methods.solve(mol, level["method"], level.get("frozen_core", False), density=False)
         if found.outcome != CONVERGED:
             return out, f"{found.outcome} with {basis}"
-        total = list(found.energies.values())[-1]
-        pairs.append((found.energies["HF"], total - found.energies["HF"]))
-        out |= {f"hf/{n}": found.energies["HF"], f"{level['method'].lower()}/{n}": total}
+        pairs.append((found.energies["HF"], found.total - found.energies["HF"]))
+        out |= {f"hf/{n}": found.energies["HF"], f"{level['method'].lower()}/{n}": found.total}
     hf, correlation = pairs[-1]
     if len(pairs) == 2:
         hf, correlation = methods.extrapolated(pairs[0], pairs[1], level["cardinal"])
         out |= {"hf/limit": hf, f"{level['method'].lower()}/limit": hf + correlation}
     core = 0.0
-    if level.get("core_basis") and _has_core(task):
+    if level.get("core_basis") and methods.chemcore(mol):
         mol = _mole(task, coords, level["core_basis"], max_memory)
         both = [methods.solve(mol, level["method"], frozen, density=False) for frozen in (False, True)]
         for found in both:
             if found.outcome != CONVERGED:
                 return out, f"{found.outcome} with {level['core_basis']}"
-        core = list(both[0].energies.values())[-1] - list(both[1].energies.values())[-1]
+        core = both[0].total - both[1].total
         out["core"] = core
     return out | {"best": hf + correlation + core}, CONVERGED
 
 
-def _has_core(task: Task) -> bool:
-    """Whether frozen cores leave out any electron."""
-    return any(methods.chemcore(gto.M(atom=s, spin=None, basis="sto-3g", verbose=0)) for s, _ in task.atoms)
-
-
 def cost(task: Task) -> float:
     """What a task costs, in arbitrary units: the steps of CCSD(T) for atoms of about thirty functions each."""
-    electrons = sum(map(gto.charge, (s for s, _ in task.atoms))) - task.charge
+    electrons = count_electrons((s for s, _ in task.atoms), task.charge)
     size = sum(20 if s in ("H", "He") else 45 for s, _ in task.atoms)
     return float((electrons + 1) ** 3 * size**4 * (1 + 2 * (task.spin > 0)))
 

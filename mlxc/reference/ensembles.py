@@ -8,6 +8,7 @@ are the same averages.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def _average(name: str, parts: list[tuple[float, Reference]]) -> Reference:
             raise InputError(f"{other.name} has no density ({other.outcome}): no average with it")
         if other.basis != first.basis or not np.array_equal(other.coords, first.coords):
             raise InputError(f"{first.name} and {other.name} are not in one basis at one geometry: build them so")
-    shared = set.intersection(*(set(r.energies) for _, r in parts))
+    shared = [k for k in ("best", "hf", "total") if all(k in r.energies for _, r in parts)]
     dm1 = sum(w * r.dm1 for w, r in parts if r.dm1 is not None)
     return Reference(
         name=name,
@@ -35,7 +36,7 @@ def _average(name: str, parts: list[tuple[float, Reference]]) -> Reference:
         method=first.method,
         frozen=first.frozen,
         dm1=np.asarray(dm1),
-        energies={k: sum(w * r.energies[k] for w, r in parts) for k in sorted(shared) if k in ("total", "best", "hf")},
+        energies={k: sum(w * r.energies[k] for w, r in parts) for k in shared},
         dipole=sum((w * np.asarray(r.dipole) for w, r in parts), np.zeros(3)),
         provenance={"ensemble": {r.name: w for w, r in parts}},
     )
@@ -67,4 +68,4 @@ def fractional_spin(reference: Reference, polarisation: float) -> Reference:
     mixed = _average(f"{reference.name} spin={polarisation:g}", [(1.0, reference)])
     dm1 = np.asarray(mixed.dm1)
     provenance = {"ensemble": {reference.name: up, f"{reference.name} reversed": 1 - up}}
-    return Reference(**{**vars(mixed), "dm1": up * dm1 + (1 - up) * dm1[::-1], "provenance": provenance})
+    return replace(mixed, dm1=up * dm1 + (1 - up) * dm1[::-1], provenance=provenance)

@@ -38,6 +38,11 @@ class Solution:
     diagnostics: dict[str, float] = field(default_factory=dict)
     outcome: str = CONVERGED
 
+    @property
+    def total(self) -> float:
+        """The energy of the highest method that there is, Eh: for one electron Hartree-Fock, which is exact."""
+        return list(self.energies.values())[-1]
+
 
 def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -> Solution:
     """Energy and, where asked for, density matrix of `method` (one of METHODS).
@@ -114,46 +119,50 @@ def _full_ci(mf: Any, core: int, found: Solution) -> None:
     found.diagnostics["s2"] = float(ci.fcisolver.spin_square(ci.ci, orbitals, electrons)[0])
 
 
-def _coupled_cluster(mf: Any, core: int, triples: bool, density: bool, found: Solution) -> None:
-    """CCSD and, with `triples`, CCSD(T)."""
-    mycc = cc.CCSD(mf, frozen=core or None)
+def _ccsd(mf: Any, frozen: Any, orbitals: Any = None) -> tuple[Any, Any]:
+    """Tightly converged CCSD, which says itself whether it is, and its integrals."""
+    mycc = cc.CCSD(mf, frozen=frozen, mo_coeff=orbitals)
     mycc.conv_tol, mycc.conv_tol_normt, mycc.max_cycle = 1e-9, 1e-6, 100
     eris = mycc.ao2mo()
     mycc.kernel(eris=eris)
+    return mycc, eris
+
+
+def _coupled_cluster(mf: Any, core: int, triples: bool, density: bool, found: Solution) -> None:
+    """CCSD and, with `triples`, CCSD(T)."""
+    mycc, eris = _ccsd(mf, core or None)
     if not mycc.converged:
         found.outcome = "CCSD did not converge"
         return
     found.energies["CCSD"] = float(mycc.e_tot)
     found.diagnostics["t1"] = _t1(mycc)
-    nelectron = mf.mol.nelectron - 2 * core
+    some_triples = triples and mf.mol.nelectron - 2 * core > 2
     if triples:
-        correction = mycc.ccsd_t(eris=eris) if nelectron > 2 else 0.0
-        found.energies["CCSD(T)"] = float(mycc.e_tot + correction)
+        found.energies["CCSD(T)"] = float(mycc.e_tot + (mycc.ccsd_t(eris=eris) if some_triples else 0.0))
     if not density:
         return
-    if not triples or nelectron < 3:
-        found.dm1 = _density(mycc, eris, False, found)
-        return
-    keep = triples_room(mycc)
-    if keep is None:
-        found.dm1 = _density(mycc, eris, True, found)
-        return
-    # Only what the triples change is left to the natural orbitals of MP2: of the dipole of NH in cc-pVTZ, 15 and 30 of
-    # 39 virtual orbitals give 60 and 80% of it.
-    found.dm1 = _density(mycc, eris, False, found)
-    del eris
+    keep = triples_room(mycc) if some_triples else None
+    found.dm1 = _density(mycc, eris, some_triples and keep is None, found)
+    if keep is not None:
+        del eris
+        change = _triples_change(mf, core, keep, found)
+        if found.dm1 is not None and change is not None:
+            found.dm1 = found.dm1 + change
+
+
+def _triples_change(mf: Any, core: int, keep: int, found: Solution) -> np.ndarray | None:
+    """What the triples change in the density matrix, (2, nao, nao), in `keep` natural virtual orbitals of MP2.
+
+    Of their change of the dipole of NH in cc-pVTZ, 15 and 30 of 39 virtual orbitals give 60 and 80%.
+    """
     frozen, orbitals = mp.MP2(mf, frozen=core or None).run().make_fno(nvir_act=keep)
-    small = cc.CCSD(mf, frozen=frozen, mo_coeff=orbitals)
-    small.conv_tol, small.conv_tol_normt, small.max_cycle = 1e-9, 1e-6, 100
-    eris = small.ao2mo()
-    small.kernel(eris=eris)
+    small, eris = _ccsd(mf, frozen, orbitals)
     if not small.converged:
         found.outcome = "CCSD in natural orbitals did not converge"
-        return
+        return None
     found.diagnostics["triples_virtuals"] = keep
-    parts = [_density(small, eris, with_triples, found) for with_triples in (True, False)]
-    if found.dm1 is not None and parts[0] is not None and parts[1] is not None:
-        found.dm1 = found.dm1 + parts[0] - parts[1]
+    with_triples, without = (_density(small, eris, triples, found) for triples in (True, False))
+    return None if with_triples is None or without is None else with_triples - without
 
 
 def triples_room(mycc: Any) -> int | None:
@@ -201,7 +210,6 @@ def extrapolated(small: tuple[float, float], large: tuple[float, float], n: int)
     Hartree-Fock: E + A (n + 1) exp(-9 sqrt n) (Karton, Martin, Theor. Chem. Acc. 115, 330 (2006)).
     Correlation: E + A n^-3 (Helgaker, Klopper, Koch, Noga, J. Chem. Phys. 106, 9639 (1997)).
     """
-
     decays = [((k + 1) * np.exp(-9 * np.sqrt(k)), k**-3.0) for k in (n, n + 1)]
     hf, correlation = (y + (y - x) / (a / b - 1) for x, y, a, b in zip(small, large, *decays, strict=True))
     return float(hf), float(correlation)

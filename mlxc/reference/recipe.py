@@ -38,6 +38,7 @@ from typing import Any
 from pyscf.data.elements import ELEMENTS
 
 from mlxc.errors import InputError
+from mlxc.geometry import count_electrons
 from mlxc.reference.methods import METHODS
 
 _KEYS = {
@@ -127,7 +128,7 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
             text = text.replace("{" + variable + "}", value)
         atoms, unpaired = _geometry(text, path)
         charge = row.get("charge", 0)
-        electrons = sum(ELEMENTS.index(s) for s, _ in atoms) - charge
+        electrons = count_electrons((s for s, _ in atoms), charge)
         spin = row.get("spin", unpaired if unpaired is not None and charge == 0 else electrons % 2)
         if (electrons - spin) % 2 or not 0 <= spin <= electrons:
             raise InputError(f"{path}: {row['name']} has {electrons} electrons, of which {spin} cannot be unpaired")

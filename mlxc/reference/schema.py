@@ -19,6 +19,7 @@ import numpy as np
 from pyscf import gto, lib
 
 from mlxc.errors import ReferenceFileError
+from mlxc.geometry import count_electrons
 
 CONVERGED = "converged"
 #: Unit of every dataset.
@@ -71,7 +72,7 @@ class Reference:
     @property
     def nelectron(self) -> int:
         """Number of electrons."""
-        return sum(map(gto.charge, self.symbols)) - self.charge
+        return count_electrons(self.symbols, self.charge)
 
     def mole(self) -> gto.Mole:
         """The PySCF molecule in whose basis dm1 is given."""
