@@ -24,7 +24,7 @@ from pyscf import dft, gto, lib
 from speed import CASES
 
 import mlxc
-from mlxc import integrate, pairs
+from mlxc import integrate, models, pairs
 from mlxc.exx import FittedExchange
 from mlxc.files import write_atomic
 from mlxc.integrate import Block, LocalHybridNumInt
@@ -124,6 +124,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, one of {os.cpu_count()} cores",
         "gemm_gflops": round(rate * 1e-9, 1),
         "pyscf": pyscf.__version__,
+        "models": {"default": models.sha256("default")},
         "rows": [breakdown(name, clock, rate) for name in args.cases.split(",")],
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

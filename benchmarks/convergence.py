@@ -26,9 +26,10 @@ from pyscf import lib
 import mlxc
 from mlxc import models
 from mlxc.files import write_atomic
+from mlxc.reference.benchmark import Reaction, System, select
+from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
-from mlxc.train.data import Reaction, System, read_reactions, read_systems, select
 from mlxc.train.dataset import KCAL, Dataset, split
 from mlxc.train.fit import by_set
 

@@ -57,8 +57,7 @@ def hartree_fock(mol: gto.Mole, fitted: bool):
     grid = mlxc.KS(mol, HartreeFock())
     reference = scf.UHF(mol) if mol.spin else scf.RHF(mol)
     if fitted:
-        basis = auxiliary_basis(mol)
-        grid, reference = grid.density_fit(auxbasis=basis), reference.density_fit(auxbasis=basis)
+        grid, reference = grid.density_fit(), reference.density_fit(auxbasis=auxiliary_basis(mol))
     for mf in (grid, reference):
         mf.conv_tol = 1e-10
         mf.kernel()

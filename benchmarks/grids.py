@@ -16,6 +16,7 @@ import mlxc
 from mlxc import models
 from mlxc.files import write_atomic
 from mlxc.run import Progress
+from mlxc.scf import converge
 from mlxc.train.dataset import KCAL
 
 BASIS, FINE = "def2-tzvp", 7
@@ -56,7 +57,7 @@ def errors(name: str, xc: str, levels: list[int]) -> dict:
         mf.grids.level = level
         if dm is None:
             mf.callback = count
-        mf.kernel(dm)
+        mf = converge(mf, dm)
         dm = mf.make_rdm1()
         energies[level] = mf.e_tot if mf.converged else float("nan")
     out = {"cycles": count.cycles, **{str(k): round(float(energies[k] - energies[FINE]) * KCAL, 4) for k in levels}}

@@ -1,4 +1,4 @@
-"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`, `mlxc reference build|info|verify`.
+"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`, `mlxc reference build|info|verify|import`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
@@ -49,18 +49,58 @@ def _reference_build(args: argparse.Namespace) -> int:
     return 3 if failed else 0
 
 
+def _reference_files(args: argparse.Namespace) -> list[Path]:
+    """The file that was given, by path or as the name of a shipped one; all shipped files where none was."""
+    from mlxc.reference import shipped
+
+    if args.file is None:
+        return [shipped.path_of(name) for name in shipped.manifest()]
+    return [args.file if args.file.suffix or args.file.exists() else shipped.path_of(str(args.file))]
+
+
 def _reference_info(args: argparse.Namespace) -> int:
+    from mlxc.reference import shipped
     from mlxc.reference.inspect import table
 
-    print(table(args.file))
+    if args.file is None:
+        for name, entry in shipped.manifest().items():
+            print(f"{name:14s} {entry['systems']:4d} systems  {entry['description']}")
+        return 0
+    for path in _reference_files(args):
+        print(table(path))
     return 0
 
 
 def _reference_verify(args: argparse.Namespace) -> int:
     from mlxc.reference.inspect import verify
 
-    print(f"{args.file}: {verify(args.file)} systems, all as they were written and consistent with their densities")
+    for path in _reference_files(args):
+        print(f"{path}: {verify(path)} systems, all as they were written and consistent with their densities")
     return 0
+
+
+def _reference_import(args: argparse.Namespace) -> int:
+    from mlxc.errors import InputError
+    from mlxc.reference.folders import read_benchmark, write_folder
+
+    systems, reactions = read_benchmark(args.folder)
+    for name in dict.fromkeys(r.set for r in reactions):
+        rows = [r for r in reactions if r.set == name]
+        print(f"{name:14s} {len(rows):5d} reactions of {len({i for r in rows for i in r.stoichiometry}):5d} systems")
+    if args.out:
+        try:
+            write_folder(args.out, systems, reactions)
+        except OSError as err:
+            raise InputError(f"cannot write {args.out}: {err.strerror}") from err
+        print(f"{args.out}: {len(systems)} systems, {len(reactions)} reactions")
+    return 0
+
+
+def _positive(text: str) -> int:
+    """The type of an option that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
     run.add_argument("--task", choices=("energy", "gradient", "optimize"), default="energy")
-    run.add_argument("--max-cycle", type=int, default=50, help="SCF cycles before giving up")
+    run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--json", type=Path, metavar="OUT")
     run.set_defaults(action=_run)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
@@ -85,17 +125,21 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("build", help="compute the systems of a recipe; goes on where it was stopped")
     build.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     build.add_argument("--out", type=Path, required=True, metavar="FILE.h5")
-    build.add_argument("--jobs", type=int, default=1, help="local workers, which share the cores (default: 1)")
+    build.add_argument("--jobs", type=_positive, default=1, help="local workers, which share the cores (default: 1)")
     build.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
     build.add_argument("--max-memory", type=float, metavar="MB", help="of each worker (default: PySCF's)")
     build.set_defaults(action=_reference_build)
     for name, action, text in (
-        ("info", _reference_info, "what a file holds"),
-        ("verify", _reference_verify, "whether it is unaltered and its densities consistent"),
+        ("info", _reference_info, "what is shipped, or what a file holds"),
+        ("verify", _reference_verify, "whether a file, or all that is shipped, is unaltered and consistent"),
     ):
         command = actions.add_parser(name, help=text)
-        command.add_argument("file", type=Path, metavar="FILE.h5")
+        command.add_argument("file", type=Path, nargs="?", metavar="FILE.h5", help="or the name of a shipped one")
         command.set_defaults(action=action)
+    bring = actions.add_parser("import", help="check a folder of reactions, JSON lines or GMTKN55's, and convert it")
+    bring.add_argument("folder", type=Path, metavar="DIR")
+    bring.add_argument("--out", type=Path, metavar="FOLDER", help="write systems.jsonl and reactions.jsonl there")
+    bring.set_defaults(action=_reference_import)
     return parser
 
 

@@ -94,11 +94,16 @@ def occupied_fock(columns: np.ndarray, local: np.ndarray, overlap: np.ndarray) -
 def auxiliary_basis(mol: gto.Mole) -> dict:
     """PySCF's default auxiliary basis for exchange, but for H and He an even-tempered one.
 
-    The s functions of their JK-fit sets leave errors of 5e-5 Eh in the exchange energy of one electron.
+    The s functions of their JK-fit sets leave errors of 5e-5 Eh in the exchange energy of one electron.  Ghost atoms
+    have the functions of the atoms that they stand for.
     """
     basis = df.make_auxbasis(mol)
-    light = {k: v for k, v in df.aug_etb(mol, beta=2.0).items() if gto.charge(k) in (1, 2)}
-    return {**basis, **light}
+    for label, functions in mol._basis.items():
+        symbol = label.removeprefix("GHOST-").removeprefix("X-")
+        if gto.charge(symbol) in (1, 2):
+            atom = gto.M(atom=[(symbol, (0, 0, 0))], basis={symbol: functions}, spin=gto.charge(symbol) % 2, verbose=0)
+            basis[label] = df.aug_etb(atom, beta=2.0)[symbol]
+    return basis
 
 
 def auxiliary_mole(mol: gto.Mole, auxbasis: Any = None) -> gto.Mole:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging.config
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pyscf import gto
+from pyscf import gto, lib
 from pyscf.data.elements import ELEMENTS
 from pyscf.lib.exceptions import BasisNotFoundError
 
@@ -33,6 +34,9 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
     body = lines[2 : 2 + count]
     if count < 1 or len(body) < count:
         raise InputError(f"{path} announces {count} atoms and has {len(body)}")
+    following = " ".join(lines[2 + count : 3 + count]).split()
+    if following and following[0].capitalize() in _SYMBOLS:  # not a further frame nor a comment
+        raise InputError(f"{path} announces {count} atoms and has more: line {3 + count} is {' '.join(following)!r}")
     atoms = []
     for number, line in enumerate(body, start=3):
         words = line.split()
@@ -65,6 +69,8 @@ def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = N
     Raises InputError for an impossible charge or spin and for an element that the basis does not have.
     """
     atoms = list(atoms)
+    if not basis:
+        raise InputError("no basis is given: take one by name, for example def2-tzvp")
     nelectron = count_electrons((symbol for symbol, _ in atoms), charge)
     if nelectron < 1:
         raise InputError(f"charge {charge} leaves {nelectron} electrons: at least one is needed")
@@ -105,14 +111,17 @@ def gradient_method(mf: Any) -> Any:
     return mf.nuc_grad_method().set(grid_response=True)
 
 
-def optimize(mf: Any) -> tuple[gto.Mole, bool]:
+def optimize(mf: Any, callback: Callable[[dict], None] | None = None) -> tuple[gto.Mole, bool]:
     """The molecule where its forces vanish, and whether that was reached in 100 steps.
 
+    `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
     Raises InputError where geomeTRIC is missing.
     """
     try:
         from pyscf.geomopt.geometric_solver import kernel
     except ImportError as err:
         raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
-    done, mol = kernel(gradient_method(mf), assert_convergence=False, maxsteps=100)
+    # geomeTRIC would set up the logging of the whole process anew and write to the terminal.
+    with lib.temporary_env(logging.config, fileConfig=lambda *_, **__: None):
+        done, mol = kernel(gradient_method(mf), assert_convergence=False, callback=callback, maxsteps=100)
     return mol, bool(done)

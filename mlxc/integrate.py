@@ -71,7 +71,8 @@ class LocalHybridNumInt(dft.numint.NumInt):
         #: serves the others.
         self._tables: list[Any] = []
         self._unoccupied: list | None = None
-        self._whole = True
+        #: What this one is the `occupied()` copy of.
+        self.original: LocalHybridNumInt | None = None
 
     def occupied(self) -> LocalHybridNumInt:
         """A copy for the cycles of one SCF.
@@ -80,7 +81,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
         energy does not feel, they hold the semilocal part at the first density that they were asked for.
         """
         new = copy.copy(self)
-        new._whole, new._unoccupied = False, None
+        new.original, new._unoccupied = self, None
         return new
 
     def tables(self, mol: Any, grids: Any, max_memory: float) -> FittedExchange:
@@ -120,7 +121,8 @@ class LocalHybridNumInt(dft.numint.NumInt):
         tables = self.tables(mol, grids, max_memory)
         pairs = [tables.pairs(*factorize(d)) for d in dms]
         exchange = np.empty((len(dms), len(tables.potentials.coords)))
-        whole = self._whole or self._unoccupied is None
+        whole = self.original is None
+        all_semilocal = whole or self._unoccupied is None
 
         def work(share: list[tuple[int, int]]) -> tuple:
             own = [p.share() for p in pairs]
@@ -132,19 +134,19 @@ class LocalHybridNumInt(dft.numint.NumInt):
                 exc += energy @ weight
                 nelec += [b.rho @ weight for b in blocks]
                 for s, (block, (vrho, vgrad, vtau, vex)) in enumerate(zip(blocks, potentials, strict=True)):
-                    if whole:
+                    if all_semilocal:
                         semilocal[s] += block.semilocal(vrho, vgrad, vtau)
-                    if self._whole:
+                    if whole:
                         exchange[s, p0:p1] = vex
                     else:
                         columns[s] += block.columns(vrho, vgrad, vtau, vex)
-            return nelec, exc, semilocal, *([] if self._whole else [*columns, *(p.gathered for p in own)])
+            return nelec, exc, semilocal, *([] if whole else [*columns, *(p.gathered for p in own)])
 
         ranges = self.ranges(mol, grids, max_memory)
         gathered = 1e-6 * sum(p.gathered.nbytes for p in pairs)  # by every thread
         shares = shared_out(work, ranges, most=int(max_memory / 4 / max(gathered, 1e-6)))
         nelec, exc, semilocal, *rest = (sum(x) for x in zip(*shares, strict=True))
-        if self._whole:
+        if whole:
 
             def basis(p0: int, p1: int) -> np.ndarray:
                 return self._basis(mol, grids, tables.potentials.coords[p0:p1], deriv=0)

@@ -1,4 +1,4 @@
-"""Properties that PySCF's core does not have, for any of its mean-field objects."""
+"""Properties that PySCF's core does not have, for molecular RKS, UKS, RHF and UHF."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from pyscf import lib
+from pyscf.scf.dhf import DHF
+from pyscf.scf.ghf import GHF
 from pyscf.scf.rohf import ROHF
 
 from mlxc.errors import InputError
@@ -19,13 +21,18 @@ def polarizability(mf: Any) -> np.ndarray:
 
     From coupled-perturbed equations (Gerratt, Mills, J. Chem. Phys. 49, 1719 (1968)): the field's change of the
     orbitals, U_ai = -(r_ai + v_ai[U]) / (e_a - e_i) with v the change of the Fock matrix that `mf.gen_response` gives,
-    changes the dipole.  Raises InputError for an object that is not converged and for ROKS and ROHF.
+    changes the dipole.  Raises InputError for ROKS and ROHF, for generalised, relativistic and periodic objects, and
+    for one that is not converged or has fractional occupations.
     """
+    if isinstance(mf, GHF | DHF) or hasattr(mf, "cell"):
+        raise InputError(f"polarizabilities are for molecules in RKS, UKS, RHF or UHF, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
-        raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks()")
+        raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")
     if not mf.converged:
         raise InputError("polarizabilities need a converged calculation: run mf.kernel() first")
     restricted = np.ndim(mf.mo_occ) == 1
+    if not np.isin(mf.mo_occ, (0, 2 if restricted else 1)).all():
+        raise InputError("polarizabilities with fractional occupations are not available: use integer ones")
     coefficients, energies, occupations = (
         [x] if restricted else list(x) for x in (mf.mo_coeff, mf.mo_energy, mf.mo_occ)
     )

@@ -16,7 +16,7 @@ from mlxc import models
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
-from mlxc.scf import KS, converge, resolve
+from mlxc.scf import KS, converge
 
 
 class Progress:
@@ -90,7 +90,7 @@ def run(
         if len(atoms) < 2:
             raise InputError(f"{path} has a single atom: there is no geometry to optimise")
         check_writable(optimised)
-    functional = resolve(xc)
+    functional = models.resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
     name = xc if functional is None else functional.name
     kind = "libxc" if functional is None else "functional of mlxc"
@@ -137,7 +137,11 @@ def run(
 
 def _optimize(mf: Any, out: Path, name: str) -> tuple[Any, bool]:
     """The calculation at the minimum, written to `out`, and whether the minimum was reached."""
-    mol, done = optimize(mf)
+
+    def step(envs: dict[str, Any]) -> None:
+        print(f"  geometry: energy {envs['energy']:.9f} Eh, largest force {abs(envs['gradients']).max():.2e} Eh/Bohr")
+
+    mol, done = optimize(mf, step)
     comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
     write_atomic(out, _xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")

@@ -13,12 +13,11 @@ from pyscf.scf import dhf, ghf, rohf, uhf
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
-from mlxc.errors import InputError, UnknownFunctionalError
+from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.localhybrid import FIXED_FORMS
 from mlxc.numint import Backend, Label
 from mlxc.response import Response
 
@@ -59,17 +58,22 @@ class LocalHybridSCF:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
         try:
-            energy = super().scf(dm0, **kwargs)  # type: ignore[misc]
+            return super().scf(dm0, **kwargs)  # type: ignore[misc]
         finally:
             self._numint = ni
-        fock = self.get_fock(dm=self.make_rdm1())
-        if np.isin(self.mo_occ, (0, 1, 2)).all():
-            self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
-        else:  # occupied and unoccupied orbitals may no longer be mixed among themselves
-            self.mo_energy = np.einsum("...mi,...mn,...ni->...i", self.mo_coeff, fock, self.mo_coeff)
-        if self.chkfile:
-            self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
-        return energy
+
+    def _finalize(self) -> Any:
+        """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
+        if self._numint.original is not None:
+            self._numint = self._numint.original
+            fock = self.get_fock(dm=self.make_rdm1())
+            if np.isin(self.mo_occ, (0, 1, 2)).all():
+                self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
+            else:  # occupied and unoccupied orbitals may no longer be mixed among themselves
+                self.mo_energy = np.einsum("...mi,...mn,...ni->...i", self.mo_coeff, fock, self.mo_coeff)
+            if self.chkfile:
+                self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
+        return super()._finalize()  # type: ignore[misc]
 
     def density_fit(self, auxbasis: Any = None, with_df: Any = None, **kwargs: Any) -> Any:
         """PySCF's, which goes behind this class: its gradients know nothing of local hybrids.
@@ -90,18 +94,29 @@ class LocalHybridSCF:
 
     Gradients = nuc_grad_method
 
+    def TDA(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's object for excitations without de-excitations."""
+        return self._excitations().TDA(self, *args, **kwargs)
+
     def TDDFT(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's TDDFT object in the form that hybrids need."""
+        return self._excitations().TDDFT(self, *args, **kwargs)
+
+    def _excitations(self) -> Any:
+        """PySCF's module of excitations for this object."""
         if isinstance(self, rohf.ROHF):
-            raise InputError("TDDFT of restricted open shells is not available: use mf.to_uks()")
-        kind = tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
-        return kind.TDDFT(self, *args, **kwargs)
+            raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
+        return tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
 
     def CasidaTDDFT(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: Casida's form of TDDFT holds for functionals without exact exchange only."""
         raise InputError("Casida's equation does not hold for a local hybrid: use TDDFT()")
 
     TDDFTNoHybrid = CasidaTDDFT
+
+    def to_gks(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: generalised objects have orbitals without a spin, which a local hybrid cannot take."""
+        raise InputError(molecular_only(self._numint.functional.name, "GKS"))
 
     def gen_response(
         self, mo_coeff=None, mo_occ=None, singlet=None, with_j=True, hermi=0, max_memory=None, with_nlc=True
@@ -149,35 +164,18 @@ class LocalHybridSCF:
         return changed
 
 
+def molecular_only(name: str, kind: str) -> str:
+    """Why a local hybrid cannot be used in an object of this kind, and what can."""
+    return (
+        f"{name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for {kind} take a semilocal model: "
+        'mlxc.attach(mf, "mlxc-mgga1")'
+    )
+
+
 def refuse_solvent(mf: Any, step: str) -> None:
     """InputError where a solvent is there already: it has to know of local hybrids and of fitted integrals."""
     if hasattr(mf, "with_solvent"):
         raise InputError(f"{step} has to come before the solvent: mlxc.KS(mol).density_fit().PCM()")
-
-
-def resolve(xc: str | Functional) -> Functional | None:
-    """The functional that `xc` names: itself, one of FIXED_FORMS, a model or its folder; None for a name of libxc.
-
-    Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
-    """
-    if isinstance(xc, Functional):
-        return xc
-    if xc in FIXED_FORMS:
-        return FIXED_FORMS[xc]()
-    if models.exists(xc):
-        return models.load(xc)
-    try:
-        libxc.parse_xc(xc)
-        libxc.xc_type(xc)
-        known = bool(xc.strip())
-    except Exception:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
-        known = False
-    if not known:
-        raise UnknownFunctionalError(
-            f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of "
-            + ", ".join([*models.names(), *FIXED_FORMS])
-        )
-    return None
 
 
 def attach(mf: Any, xc: str | Functional = "default") -> Any:
@@ -189,7 +187,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     Raises UnknownFunctionalError, ModelFileError, and InputError for an object that is not Kohn-Sham and, with a local
     hybrid, for a generalised or periodic one and one that has a solvent already.
     """
-    functional = resolve(xc)
+    functional = models.resolve(xc)
     if not isinstance(mf, KohnShamDFT):
         raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
     if isinstance(mf, LocalHybridSCF):
@@ -198,10 +196,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     if functional is not None and functional.exx_omega is not None:
         refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
         if isinstance(mf, ghf.GHF | dhf.DHF) or hasattr(mf, "cell"):
-            raise InputError(
-                f"{functional.name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for "
-                f'{type(mf).__name__} take a semilocal model: mlxc.attach(mf, "mlxc-mgga1")'
-            )
+            raise InputError(molecular_only(functional.name, type(mf).__name__))
         fitted = getattr(mf, "with_df", None)
         if fitted is not None and fitted.auxbasis in (None, predefined_auxbasis(mf.mol, mf.mol.basis, mf.xc)):
             # What PySCF chooses for a functional without exchange serves the Coulomb part alone.

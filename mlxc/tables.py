@@ -21,8 +21,6 @@ from mlxc.potentials import AuxiliaryPotentials
 POINTS = 1024
 #: Error of the interpolation within a group, relative to the largest potential there.
 INTERPOLATION = 1e-6
-#: Bytes of the pieces in which arrays are written to disk.
-CHUNK = 2**22
 #: Random mixtures in which `interpolation` first looks for the rank of a table; doubled until they suffice.
 MIXTURES = 256
 
@@ -43,8 +41,8 @@ class Store:
                 self._free -= size
                 return np.empty(shape)
             self._disk = self._disk or lib.H5TmpFile()
-            rows = int(np.clip(CHUNK / (8 * shape[1]), 1, shape[0]))
-            return self._disk.create_dataset(str(len(self._disk)), shape, "f8", chunks=(rows, shape[1]))
+            # Not in chunks, which HDF5 would keep in memory, several MB for every array.
+            return self._disk.create_dataset(str(len(self._disk)), shape, "f8")
 
     def keep(self, array: np.ndarray) -> Any:
         """A copy of an array."""

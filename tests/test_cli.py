@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mlxc import models
 from mlxc.cli import main
-from mlxc.geometry import make_mole
+from mlxc.geometry import make_mole, read_xyz
 from mlxc.neural import NeuralMetaGGA
 
 WATER = "3\n\nO 0 0 0\nH 0 0.757 0.587\nH 0 -0.757 0.587\n"
@@ -49,7 +50,7 @@ def test_energy_with_the_default_model(water, tmp_path, capsys):
     assert printed.count(" s\n") > result["cycles"]
 
 
-def test_gradient_and_optimize(tmp_path):
+def test_gradient_and_optimize(tmp_path, capfd):
     path = tmp_path / "h2.xyz"
     path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
     out = tmp_path / "out.json"
@@ -58,6 +59,9 @@ def test_gradient_and_optimize(tmp_path):
     before = json.loads(out.read_text())
     assert before["gradient_hartree_per_bohr"][1][2] > 0.01
     assert main([*arguments, "--task", "optimize"]) == 0
+    printed = capfd.readouterr()
+    assert "geometry: energy" in printed.out
+    assert printed.err == ""  # nothing of geomeTRIC's log
     after = json.loads(out.read_text())
     assert after["energy_hartree"] < before["energy_hartree"]
     assert abs(after["gradient_hartree_per_bohr"][1][2]) < 5e-4
@@ -91,6 +95,7 @@ def test_unknown_functional(water, capsys):
     [
         ("", "number of atoms"),
         ("3\n\nO 0 0 0\n", "announces 3 atoms and has 1"),
+        ("1\n\nH 0 0 0\nH 0 0 1\n", "announces 1 atoms and has more: line 4"),
         ("1\n\nO 0 zero 0\n", "line 3"),
         ("1\n\nO 0 nan 0\n", "not numbers"),
         ("2\n\nH 0 0 0\nH 0 0 0\n", "on top of each other"),
@@ -132,6 +137,20 @@ def test_missing_basis(tmp_path, capsys):
     path.write_text("1\n\nU 0 0 0\n")
     assert "lacks one of U" in refused(capsys, "run", path, "--basis", "6-31g")
     assert "'nobasis' is unknown" in refused(capsys, "run", path, "--basis", "nobasis")
+    assert "no basis" in refused(capsys, "run", path, "--basis", "")
+
+
+def test_first_frame_of_several_is_read(tmp_path):
+    path = tmp_path / "two.xyz"
+    path.write_text("1\n\nHe 0 0 0\n1\n\nNe 0 0 0\n")
+    assert [symbol for symbol, _ in read_xyz(path)] == ["He"]
+
+
+def test_at_least_one_cycle(water, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(water), "--max-cycle", "0"])
+    assert stop.value.code == 2
+    assert "'0' is not a positive" in capsys.readouterr().err
 
 
 def test_unwritable_output(water, tmp_path, capsys):
@@ -139,7 +158,7 @@ def test_unwritable_output(water, tmp_path, capsys):
         assert "a folder" in refused(capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", path)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content", "size", "config", "huge"])
 def test_damaged_model(water, tmp_path, capsys, damage):
     folder = tmp_path / "model"
     models.save(NeuralMetaGGA(width=4, depth=1, name="small"), folder, card={})
@@ -153,8 +172,16 @@ def test_damaged_model(water, tmp_path, capsys, damage):
         weights.write_bytes(content[:-8])
     elif damage == "remove":
         weights.unlink()
-    else:
+    elif damage in ("json", "content"):
         (folder / "model.json").write_text({"json": "{", "content": "[]"}[damage])
+    else:
+        config = {
+            "size": {"width": 5, "depth": 1},
+            "config": {"width": "x", "depth": 1},
+            "huge": {"width": 4, "depth": 10**9},
+        }
+        info = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**info, "config": config[damage]}))
     assert "install the model again" in refused(capsys, "run", water, "--xc", folder)
 
 
@@ -164,6 +191,7 @@ def test_models_lists_and_describes(capsys):
     assert main(["models", "default"]) == 0
     assert json.loads(capsys.readouterr().out)["card"]["errors"]
     assert "no model" in refused(capsys, "models", "absent")
+    assert "no model.json" in refused(capsys, "models", Path(__file__).parent)
 
 
 def test_no_traceback_in_a_real_process(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from pyscf import dft, gto, scf
 
 from mlxc.errors import InputError
-from mlxc.exx import FittedExchange, energy_density, factorize, occupied_fock
+from mlxc.exx import FittedExchange, auxiliary_basis, energy_density, factorize, occupied_fock
 from mlxc.exx_analytic import AnalyticExchange
 
 SYSTEMS = {
@@ -107,6 +107,39 @@ def test_tables_on_disk_serve_as_well(small):
     on_disk = FittedExchange(mol, coords, max_memory=0.1)
     assert not any(isinstance(table, np.ndarray) for _, table in on_disk.potentials._tables)
     assert np.allclose(energy_density(on_disk, dm), energy_density(exchange, dm), atol=1e-13)
+
+
+def test_compressed_tables_serve_as_well(monkeypatch):
+    """Ethane has enough auxiliary functions for compression to pay."""
+    atoms = """C 0 0 0.765; H 1.02 0 1.163; H -0.51 0.883 1.163; H -0.51 -0.883 1.163
+        C 0 0 -0.765; H -1.02 0 -1.163; H 0.51 0.883 -1.163; H 0.51 -0.883 -1.163"""
+    mol = gto.M(atom=atoms, basis="def2-svp", verbose=0)
+    dm = scf.RHF(mol).run().make_rdm1() / 2
+    grids = dft.gen_grid.Grids(mol).set(level=1).build()
+    compressed = FittedExchange(mol, grids.coords)
+    assert any(weights is not None for weights, _ in compressed.potentials._tables)
+    monkeypatch.setattr("mlxc.tables.MIXTURES", compressed.naux)
+    plain = FittedExchange(mol, grids.coords)
+    assert all(weights is None for weights, _ in plain.potentials._tables)
+    ex, expected = (energy_density(tables, dm) for tables in (compressed, plain))
+    assert abs(ex - expected).max() < 1e-5 * abs(expected).max()
+    assert grids.weights @ ex == pytest.approx(grids.weights @ expected, abs=1e-6)
+    basis, b = mol.eval_gto("GTOval", compressed.potentials.coords), grids.weights[compressed.potentials.order]
+    fock, expected = (
+        tables.pairs(*factorize(dm)).full(b, [(0, len(b))], lambda p0, p1: basis[p0:p1])
+        for tables in (compressed, plain)
+    )
+    assert np.allclose(fock, expected, atol=1e-6)
+
+
+def test_ghosts_have_the_functions_of_their_atoms():
+    ghosts, atoms = (
+        gto.M(atom=f"{g}H 0 0 0; {g}He 0 0 1; Ne 0 0 3", basis="def2-svp", spin=s, verbose=0)
+        for g, s in (("ghost-", 0), ("", 1))
+    )
+    found, expected = auxiliary_basis(ghosts), auxiliary_basis(atoms)
+    for symbol in ("H", "He"):
+        assert str(found[f"GHOST-{symbol}"]) == str(expected[symbol])
 
 
 def test_basis_without_auxiliary_functions_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from pyscf import df, dft, gto, lib, scf, tdscf
+from pyscf import df, dft, gto, lib, scf, symm, tdscf
 
 import mlxc
 from mlxc.analytic import LDA_X, Total, pw92, r2scan_correlation
@@ -243,8 +243,11 @@ def test_what_is_not_there_is_refused(mole):
             use()
     with pytest.raises(InputError, match="local hybrid"):
         mlxc.attach(mol.GKS(), IsoOrbitalHybrid())
-    with pytest.raises(InputError, match="to_uks"):
-        mlxc.attach(mole("CH3").ROKS(), IsoOrbitalHybrid()).TDDFT()
+    with pytest.raises(InputError, match="local hybrid"):
+        mf.to_gks()
+    for excitations in ("TDA", "TDDFT"):
+        with pytest.raises(InputError, match="to_uks"):
+            getattr(mlxc.attach(mole("CH3").ROKS(), IsoOrbitalHybrid()), excitations)()
     with pytest.raises(InputError, match="spin flips"):
         mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).run().stability(external=True)
 
@@ -310,6 +313,26 @@ def test_open_shells_with_point_group_symmetry(mole):
     assert mf.TDA().run(nstates=1).e[0] > 0.1
     with pytest.raises(InputError, match="local hybrid"):
         mlxc.attach(mol.GKS(), "t-lmf")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("H2O", "RKS"), ("CH3", "UKS"), ("CH3", "ROKS")])
+def test_orbitals_with_point_group_symmetry_are_in_order(name, kind, mole, monkeypatch):
+    mol = mole(name)
+    plain = mlxc.attach(getattr(mol, kind)(), "t-lmf").run(conv_tol=1e-10)
+    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    mol = mol.copy().set(symmetry=True).build()
+    mf = mlxc.attach(getattr(mol, kind)(), "t-lmf").run(conv_tol=1e-10)
+    assert np.allclose(mf.mo_energy, plain.mo_energy, atol=1e-4)
+    for c, labels in zip(
+        np.reshape(mf.mo_coeff, (-1, mol.nao, mol.nao)), np.reshape(mf.get_orbsym(), (-1, mol.nao)), strict=True
+    ):
+        assert list(symm.label_orb_symm(mol, mol.irrep_id, mol.symm_orb, c)) == list(labels)
+
+
+def test_restricted_open_shell_made_unrestricted_has_excitations(mole):
+    mf = mlxc.attach(mole("CH3").ROKS(), "t-lmf").run().to_uks().run()
+    assert mf.TDA().run(nstates=1).e[0] > 0.1
+    assert np.trace(mlxc.polarizability(mf)) > 10
 
 
 def test_potential_of_a_complex_density_matrix_is_refused(mole):

@@ -6,6 +6,7 @@ import torch
 from pyscf import lib
 
 import mlxc
+from mlxc.exx import energy_density
 from mlxc.parallel import each, shared_out
 
 
@@ -41,14 +42,27 @@ def test_errors_come_through(threads):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize(("n", "max_memory"), [(2, 4000), (1, 1)])
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-def test_energy_and_fock_matrix_do_not_depend_on_the_number_of_threads(name, mole, threads):
+def test_neither_threads_nor_memory_change_the_result(name, n, max_memory, mole, threads):
+    """Against one thread with much memory; 1 MB leaves everything on disk."""
     mf = mlxc.KS(mole(name), "mlxc-lh1")
+    mf.grids.level = 0
     dm = mf.get_init_guess()
     results = []
-    for n in (1, 2):
-        threads(n)
-        veff = mf.get_veff(dm=dm)
-        results.append((veff.exc, np.array(veff)))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-11)
-    assert np.allclose(results[0][1], results[1][1], atol=1e-10)
+    for cores, memory in ((1, 4000), (n, max_memory)):
+        threads(cores)
+        mf.max_memory = memory
+        mf._numint._tables.clear()
+        whole = mf.get_veff(dm=dm)
+        mf._numint = mf._numint.occupied()
+        cycle = mf.get_veff(dm=dm)
+        mf._numint = mf._numint.original
+        if not results:
+            mf.mo_energy, mf.mo_coeff = mf.eig(mf.get_fock(dm=dm), mf.get_ovlp())
+            mf.mo_occ = mf.get_occ()
+        response = mf.gen_response(hermi=1)(dm)
+        ex = energy_density(mf._numint.tables(mf.mol, mf.grids, memory), dm.reshape(-1, *dm.shape[-2:])[0])
+        results.append((whole.exc, cycle.exc, np.array(whole), np.array(cycle), response, ex))
+    for one, other in zip(*results, strict=True):
+        assert np.allclose(one, other, rtol=0, atol=1e-10)

@@ -46,3 +46,7 @@ def test_polarizability_refuses_what_it_cannot_do(mole):
         polarizability(mlxc.KS(mole("H2O")))
     with pytest.raises(InputError, match="to_uks"):
         polarizability(mole("CH3").ROKS())
+    with pytest.raises(InputError, match="not GHF"):
+        polarizability(scf.GHF(mole("H2O")))
+    with pytest.raises(InputError, match="fractional"):
+        polarizability(scf.addons.frac_occ(mole("O").UKS(xc="pbe")).run())

@@ -1,8 +1,12 @@
 """Reference data: files that check themselves, wave functions against known answers, recipes, ensembles."""
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
-from pyscf import gto, scf
+from pyscf import ao2mo, fci, gto, scf
 
 from mlxc.errors import InputError, ReferenceFileError
 from mlxc.reference import Reference, fractional_charge, fractional_spin, methods, read, store, write
@@ -29,10 +33,16 @@ R = [0.7, 1.5]
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "r.toml"
-    path.write_text(RECIPE)
-    return {t.name: build_system(t) for t in read_recipe(path).tasks}
+def library():
+    return {t.name: build_system(t) for t in read_recipe_text(RECIPE)}
+
+
+def read_recipe_text(text: str) -> tuple:
+    """The tasks of a recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "r.toml"
+        path.write_text(text)
+        return read_recipe(path).tasks
 
 
 def same(a: Reference, b: Reference) -> bool:
@@ -92,6 +102,34 @@ def test_two_electrons_full_ci_and_coupled_cluster_agree():
     assert np.allclose(exact.dm1, coupled.dm1, atol=1e-5)
 
 
+def test_full_ci_of_four_electrons():
+    mol = gto.M(atom="Be 0 0 0", basis="6-31g", verbose=0)
+    exact, coupled = (methods.solve(mol, m, False).energies for m in ("FCI", "CCSD"))
+    assert exact["FCI"] == pytest.approx(fci.FCI(scf.RHF(mol).run()).kernel()[0], abs=1e-8)
+    assert abs(exact["FCI"] - coupled["CCSD"]) > 1e-6
+
+
+@pytest.mark.parametrize("distance", [1.0, 8.0, 10.0])
+def test_two_electrons_of_a_stretched_bond_are_in_their_ground_state(distance):
+    """Where coupled cluster finds another state, or none."""
+    mol = gto.M(atom=f"H 0 0 0; H 0 0 {distance}", basis="cc-pvdz", verbose=0)
+    exact = methods.solve(mol, "FCI", False)
+    other = fci.direct_spin1.FCI(mol)
+    mf = scf.RHF(mol).run()
+    h, eri = mf.mo_coeff.T @ mf.get_hcore() @ mf.mo_coeff, ao2mo.kernel(mol, mf.mo_coeff)
+    energy, vector = other.kernel(h, eri, mol.nao, 2)
+    assert exact.energies["FCI"] == pytest.approx(energy + mol.energy_nuc(), abs=1e-8)
+    dm1 = mf.mo_coeff @ other.make_rdm1(vector, mol.nao, 2) @ mf.mo_coeff.T
+    assert np.allclose(exact.dm1.sum(0), dm1, atol=1e-5)
+
+
+def test_triplet_of_two_electrons():
+    mol = gto.M(atom="He 0 0 0", spin=2, basis="aug-cc-pvtz", verbose=0)
+    exact, coupled = (methods.solve(mol, m, False) for m in ("FCI", "CCSD"))
+    assert exact.energies["FCI"] == pytest.approx(coupled.energies["CCSD"], abs=1e-8)
+    assert np.allclose(exact.dm1, coupled.dm1, atol=1e-5)
+
+
 def test_triples_in_natural_orbitals_approach_those_in_all_orbitals(monkeypatch):
     mol = gto.M(atom="N 0 0 0; H 0 0 1.04", spin=2, basis="cc-pvtz", verbose=0)
 
@@ -114,15 +152,51 @@ def test_extrapolation_is_exact_for_its_own_law():
     assert limit == pytest.approx((-1.0, -0.3), abs=1e-12)
 
 
-def test_fractional_electrons_lie_on_the_straight_line(library):
+def test_t1_and_density_do_not_depend_on_the_form_of_a_closed_shell(monkeypatch):
+    mol = gto.M(atom="H 0 0 0; F 0 0 0.95", basis="6-31g", verbose=0)
+    restricted = methods.solve(mol, "CCSD(T)", True)
+    monkeypatch.setattr(scf, "RHF", scf.UHF)
+    unrestricted = methods.solve(mol, "CCSD(T)", True)
+    assert unrestricted.diagnostics["t1"] == pytest.approx(restricted.diagnostics["t1"], abs=1e-5)
+    assert unrestricted.energies == pytest.approx(restricted.energies, abs=1e-7)
+    assert np.allclose(unrestricted.dm1, restricted.dm1, atol=1e-4)
+    monkeypatch.undo()
+    assert not np.allclose(restricted.dm1, methods.solve(mol, "CCSD", True).dm1, atol=1e-4)
+
+
+@pytest.mark.parametrize(("atom", "cores"), [("H", 0), ("He", 0), ("Li", 1), ("Ne", 1), ("Na", 5), ("Ar", 5), ("K", 9)])
+def test_cores_are_noble_gases(atom, cores):
+    mol = gto.M(atom=[(atom, (0, 0, 0))], basis={atom: [[0, [1.0, 1.0]]]}, spin=None, verbose=0)
+    assert methods.core_orbitals(mol) == cores
+
+
+def test_fractional_electrons_lie_on_the_straight_line(library, tmp_path):
     atoms = {k: library[k] for k in ("Li", "Li+")}
     half = fractional_charge(atoms, ("Li",), 2.25)
     assert half.energies["total"] == pytest.approx(
         0.25 * atoms["Li"].energies["total"] + 0.75 * atoms["Li+"].energies["total"]
     )
     assert np.einsum("smn,nm->", half.dm1, half.mole().intor("int1e_ovlp")) == pytest.approx(2.25)
+    assert half.natural_occupations.sum() == pytest.approx(2.25)
+    write(tmp_path / "half.h5", [half])
+    assert same(read(tmp_path / "half.h5")[half.name], half)
+    for n, whole in ((2, "Li+"), (3, "Li")):
+        end = fractional_charge(atoms, ("Li",), n)
+        assert end.energies["total"] == atoms[whole].energies["total"]
+        assert np.array_equal(end.dm1, atoms[whole].dm1)
+    excited = replace(atoms["Li+"], name="excited", energies={"total": 0.0})
+    assert same(fractional_charge({**atoms, "excited": excited}, ("Li",), 2.25), half)
     with pytest.raises(InputError, match="4 electrons"):
         fractional_charge(atoms, ("Li",), 3.5)
+
+
+def test_half_an_electron_has_half_the_energy():
+    path = RECIPE.split("[[system]]")[0].replace("CCSD", "HF")
+    (task,) = read_recipe_text(path + '[[system]]\nname = "H"\n')
+    hydrogen = build_system(task)
+    half = fractional_charge({"H": hydrogen}, ("H",), 0.5)
+    assert half.energies["total"] == pytest.approx(hydrogen.energies["total"] / 2)
+    assert np.allclose(half.dm1, hydrogen.dm1 / 2)
 
 
 def test_fractional_spin_keeps_energy_and_density(library):
@@ -142,6 +216,9 @@ def test_fractional_spin_keeps_energy_and_density(library):
         (("charge = 1", "charge = 1\nspin = 1"), "cannot be unpaired"),
         (("H 0 0 0;", "H 0 0;"), "Angstrom"),
         (("[[system]]", "[[system]"), "cannot read"),
+        (('name = "Li+"', "name = 3"), "not a str"),
+        (("charge = 1", 'charge = "1"'), "not a int"),
+        (('description = "test"', 'optimize = "b3lyp"'), "functional and a basis"),
     ],
 )
 def test_faulty_recipe_is_refused(tmp_path, change, message):

@@ -10,15 +10,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pyscf import scf
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mlxc import models
 from mlxc.analytic import R2SCAN, Channel, SlaterPW92
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid
+from mlxc.reference.benchmark import Reaction, select
+from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train import cache, fit, radial
 from mlxc.train.compress import Condensed, condense
-from mlxc.train.data import Reaction, read_reactions, read_systems, select
 from mlxc.train.dataset import KCAL, correction, read_molecule, split
 
 SYSTEMS = {
@@ -76,6 +78,16 @@ def test_cached_features_give_back_r2scan(folder, cached):
     assert float(weights @ features.total_rho) == pytest.approx(10, abs=1e-3)
     with h5py.File(path) as f:
         assert float(weights @ R2SCAN()(features)) == pytest.approx(f.attrs["exc_r2scan"], abs=1e-5)
+
+
+def test_cached_exact_exchange_is_that_of_the_orbitals(folder, cached):
+    for name, shares in (("hf", 2), ("f", 1)):  # the one channel of a closed shell stands for two
+        system = read_systems(folder)[name]
+        features, weights = read_molecule(cached / f"{system.key}.h5")
+        mf = cache.kohn_sham(system, "r2scan", "def2-svp")
+        dm = np.asarray(mf.make_rdm1()) / shares
+        exchange = -0.5 * shares * np.sum(scf.hf.get_jk(mf.mol, dm, with_j=False)[1] * dm)
+        assert shares * float(weights @ features.ex.sum(0)) == pytest.approx(exchange, abs=2e-4)
 
 
 @pytest.fixture

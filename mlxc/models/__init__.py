@@ -14,10 +14,12 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from pyscf.dft import libxc
 
 from mlxc.errors import ModelFileError, UnknownFunctionalError
 from mlxc.files import write_atomic
 from mlxc.functional import Functional
+from mlxc.localhybrid import FIXED_FORMS
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
 DEFAULT = "mlxc-lh1"
@@ -46,6 +48,8 @@ def exists(name: str | os.PathLike) -> bool:
 
 def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     folder = _folder(name)
+    if folder is None and Path(name).is_dir():
+        raise ModelFileError(f"{Path(name)} is no model folder: it has no model.json")
     if folder is None:
         raise UnknownFunctionalError(f"no model {str(name)!r}: shipped are {', '.join(names()) or 'none'}")
     try:
@@ -85,12 +89,42 @@ def load(name: str | os.PathLike = "default") -> Functional:
         raise ModelFileError(f"cannot read {path} ({err.strerror}): install the model again") from err
     if hashlib.sha256(content).hexdigest() != info.get("sha256"):
         raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one in model.json; install the model again")
-    functional = FAMILIES[info["family"]](**info["config"], name=info["name"])
     try:
-        functional.load_state_dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, RuntimeError) as err:
-        raise ModelFileError(f"{path} does not fit model.json ({err}): install the model again") from err
+        weights = safetensors.torch.load(content)
+        config = {k: int(info["config"][k]) for k in ("width", "depth")}
+        # A damaged depth would otherwise build layers until memory is full.
+        if not 0 < config["width"] * config["depth"] <= sum(w.numel() for w in weights.values()):
+            raise ValueError(f"{config} for so few weights")
+        functional = FAMILIES[info["family"]](**config, name=info["name"])
+        functional.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
+        raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err
     return functional.requires_grad_(False).eval()
+
+
+def resolve(xc: str | Functional) -> Functional | None:
+    """The functional that `xc` names: itself, one of FIXED_FORMS, a model or its folder; None for a name of libxc.
+
+    Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
+    """
+    if isinstance(xc, Functional):
+        return xc
+    if xc in FIXED_FORMS:
+        return FIXED_FORMS[xc]()
+    if exists(xc):
+        return load(xc)
+    try:
+        libxc.parse_xc(xc)
+        libxc.xc_type(xc)
+        known = bool(xc.strip())
+    except Exception:  # PySCF raises KeyError, ValueError or bare exceptions, by version and by name
+        known = False
+    if not known:
+        raise UnknownFunctionalError(
+            f"unknown functional {xc!r}: neither a libxc name nor a model folder nor one of "
+            + ", ".join([*names(), *FIXED_FORMS])
+        )
+    return None
 
 
 def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,14 +28,15 @@ from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe, Task
 from mlxc.reference.schema import CONVERGED, Reference
 
-#: Times that Dask starts a task again that has failed, for lack of memory, say.
+#: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
 
 
 def build_system(task: Task, threads: int | None = None, max_memory: float | None = None) -> Reference:
     """Compute one system on so many threads and within so many MB (PySCF's settings by default).
 
-    Whatever does not converge is an outcome.  Raises InputError for what cannot be computed.
+    Whatever does not converge is an outcome; of the energies called `best`, one that provenance["best"] names.
+    Raises InputError for what cannot be computed.
     """
     start = time.perf_counter()
     with lib.with_omp_threads(threads):
@@ -42,12 +44,13 @@ def build_system(task: Task, threads: int | None = None, max_memory: float | Non
     provenance = {
         "task": task.hash,
         "geometry": task.optimize or "as given",
+        "max_memory_mb": max_memory or lib.param.MAX_MEMORY,
         "versions": {name: version(name) for name in ("mlxc", "pyscf", "numpy", "scipy")},
         "machine": platform.machine(),
         "wall_s": round(time.perf_counter() - start, 1),
         "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
-    return replace(reference, provenance=provenance)
+    return replace(reference, provenance=provenance | reference.provenance)
 
 
 def _mole(task: Task, coords: np.ndarray, basis: Any, max_memory: float | None) -> gto.Mole:
@@ -86,31 +89,34 @@ def _compute(task: Task, max_memory: float | None) -> Reference:
         "spin": task.spin,
         "basis": mol._basis,
         "method": level["method"],
-        "frozen": methods.chemcore(mol) if level.get("frozen_core") else 0,
+        "frozen": methods.core_orbitals(mol) if level.get("frozen_core") else 0,
         "diagnostics": found.diagnostics,
     }
     energies = {k.lower(): v for k, v in found.energies.items()}
     if found.outcome != CONVERGED or found.dm1 is None:
         return Reference(**common, energies=energies, outcome=found.outcome)
     parts, dipole, occupations = methods.properties(mol, found.dm1)
-    energies |= parts | {"total": found.total, "best": found.total}
-    outcome = CONVERGED
-    if task.energy:
-        best, outcome = _best(task, coords, max_memory)
-        energies |= best
-    if outcome != CONVERGED:
-        return Reference(**common, energies=energies, outcome=outcome)
-    return Reference(**common, energies=energies, dm1=found.dm1, dipole=dipole, natural_occupations=occupations)
+    energies |= parts | {"total": found.total}
+    best, outcome = ({"best": found.total}, CONVERGED) if not task.energy else _best(task, mol, found, max_memory)
+    common["provenance"] = {} if outcome == CONVERGED else {"best": outcome}
+    return Reference(**common, energies=energies | best, dm1=found.dm1, dipole=dipole, natural_occupations=occupations)
 
 
-def _best(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[dict[str, float], str]:
-    """The energies of the table `energy`, Eh, `best` among them, and the outcome."""
-    level = task.energy
+def _best(
+    task: Task, at: gto.Mole, density: methods.Solution, max_memory: float | None
+) -> tuple[dict[str, float], str]:
+    """The energies of the table `energy`, Eh, `best` among them where all went well, and the outcome.
+
+    `density` is what gave the density matrix of the molecule `at`, and need not be computed again.
+    """
+    level, coords = task.energy, at.atom_coords() * BOHR
+    alike = all(level.get(k, False) == task.density.get(k, False) for k in ("method", "frozen_core"))
     out: dict[str, float] = {}
     pairs = []
     for n, basis in enumerate(level["bases"], level.get("cardinal", 0)):
-        mol = _mole(task, coords, basis, max_memory)
-        found = methods.solve(mol, level["method"], level.get("frozen_core", False), density=False)
+        mol, found = _mole(task, coords, basis, max_memory), density
+        if not (alike and mol._basis == at._basis):
+            found = methods.solve(mol, level["method"], level.get("frozen_core", False), density=False)
         if found.outcome != CONVERGED:
             return out, f"{found.outcome} with {basis}"
         pairs.append((found.energies["HF"], found.total - found.energies["HF"]))
@@ -120,8 +126,8 @@ def _best(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[dic
         hf, correlation = methods.extrapolated(pairs[0], pairs[1], level["cardinal"])
         out |= {"hf/limit": hf, f"{level['method'].lower()}/limit": hf + correlation}
     core = 0.0
-    if level.get("core_basis") and methods.chemcore(mol):
-        mol = _mole(task, coords, level["core_basis"], max_memory)
+    mol = _mole(task, coords, level.get("core_basis", level["bases"][0]), max_memory)
+    if "core_basis" in level and methods.core_orbitals(mol):
         both = [methods.solve(mol, level["method"], frozen, density=False) for frozen in (False, True)]
         for found in both:
             if found.outcome != CONVERGED:
@@ -147,17 +153,23 @@ def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes 
 
 
 def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
-    """Systems of the recipe that OUT and its parts hold already; damaged files are not among them."""
+    """Systems of the recipe that OUT and its parts hold already.
+
+    Warns of a damaged part, which is built again.  Raises ReferenceFileError where OUT is damaged, and InputError where
+    it holds other systems alone.
+    """
     wanted = {t.name: t.hash for t in recipe.tasks}
-    found: dict[str, Reference] = {}
-    for path in [out, *sorted(parts_of(out).glob("*.h5"))]:
-        if path.exists():
-            try:
-                library = store.read(path)
-            except ReferenceFileError:
-                continue
-            found |= {k: r for k, r in library.items() if r.provenance.get("task") == wanted.get(k)}
-    return found
+    libraries = [store.read(out)] if out.exists() else []
+    if libraries and not wanted.keys() & libraries[0].keys():
+        raise InputError(f"{out} holds none of the recipe's systems: give another file, or remove it")
+    for path in sorted(parts_of(out).glob("*.h5")):
+        try:
+            libraries.append(store.read(path))
+        except ReferenceFileError as err:
+            warnings.warn(f"built again: {err}", stacklevel=2)
+    return {
+        k: r for library in libraries for k, r in library.items() if r.provenance.get("task") == wanted.get(k, "none")
+    }
 
 
 def parts_of(out: Path) -> Path:
@@ -172,7 +184,7 @@ def build(
 
     `jobs` local workers share the cores; or `scheduler`, the address of a Dask cluster, whose workers use as many
     threads as OMP_NUM_THREADS gives them.  Raises InputError where Dask is missing or cannot be reached, and where a
-    system cannot be computed; the others are finished first.
+    system cannot be computed; the others are finished first.  For files that are there already see `finished`.
     """
     done = finished(recipe, out)
     tasks = sorted((t for t in recipe.tasks if t.name not in done), key=cost, reverse=True)
@@ -185,7 +197,7 @@ def build(
                 write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
                 done |= store.unpacked(content, task.name)[0]
             else:
-                errors.append(f"{task.name}: {content or type(content).__name__}")
+                errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
         if errors:
             raise InputError(f"{len(errors)} systems failed, the others are kept: {'; '.join(errors)}")
     ordered = {t.name: done[t.name] for t in recipe.tasks}
@@ -220,6 +232,8 @@ def _results(
                 task, error = futures[future], future.exception()
                 bar.set_postfix_str(task.name)
                 bar.update()
+                if future.cancelled():
+                    raise InputError("the Dask scheduler is lost; finished systems are kept: start again")
                 yield task, error or future.result()
                 future.release()
     finally:

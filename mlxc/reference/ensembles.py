@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlxc.errors import InputError
+from mlxc.reference.methods import properties
 from mlxc.reference.schema import Reference
 
 
@@ -25,35 +26,47 @@ def _average(name: str, parts: list[tuple[float, Reference]]) -> Reference:
         if other.basis != first.basis or not np.array_equal(other.coords, first.coords):
             raise InputError(f"{first.name} and {other.name} are not in one basis at one geometry: build them so")
     shared = [k for k in ("best", "hf", "total") if all(k in r.energies for _, r in parts)]
-    dm1 = sum(w * r.dm1 for w, r in parts if r.dm1 is not None)
-    return Reference(
+    dm1 = np.asarray(sum(w * np.asarray(r.dm1) for w, r in parts))
+    components, dipole, occupations = properties(first.mole(), dm1)
+    return replace(
+        first,
         name=name,
-        symbols=first.symbols,
-        coords=first.coords,
-        charge=first.charge,
-        spin=first.spin,
-        basis=first.basis,
-        method=first.method,
-        frozen=first.frozen,
-        dm1=np.asarray(dm1),
-        energies={k: sum(w * r.energies[k] for w, r in parts) for k in shared},
-        dipole=sum((w * np.asarray(r.dipole) for w, r in parts), np.zeros(3)),
+        dm1=dm1,
+        energies={k: sum(w * r.energies[k] for w, r in parts) for k in shared} | components,
+        dipole=dipole,
+        natural_occupations=occupations,
+        diagnostics={},
         provenance={"ensemble": {r.name: w for w, r in parts}},
+    )
+
+
+def _nuclei(reference: Reference) -> Reference:
+    """The same nuclei without electrons."""
+    nuclear = reference.energies["nuclear"]
+    return replace(
+        reference,
+        name=f"nuclei of {reference.name}",
+        dm1=np.zeros_like(reference.dm1),
+        energies=dict.fromkeys(("best", "hf", "total"), nuclear),
     )
 
 
 def fractional_charge(library: dict[str, Reference], symbols: tuple[str, ...], nelectron: float) -> Reference:
     """The ensemble of `nelectron` electrons of the system with these nuclei, from its neighbours in `library`.
 
-    Its charge and spin are those of the member with more electrons.  Raises InputError where a neighbour is missing.
+    Of several states with one number of electrons the lowest counts.  Charge and spin of the result are those of the
+    member with more electrons.  Raises InputError where a neighbour is missing.
     """
     lower, upper = math.floor(nelectron), math.ceil(nelectron)
-    members = {r.nelectron: r for r in library.values() if r.symbols == tuple(symbols)}
+    states = [r for r in library.values() if r.symbols == tuple(symbols) and r.converged]
+    members = {r.nelectron: r for r in sorted(states, key=lambda r: -r.energies["total"])}
+    if lower == 0 and upper in members:
+        members[0] = _nuclei(members[upper])
     missing = {lower, upper} - members.keys()
     if missing:
         raise InputError(f"the library has no {''.join(symbols)} with {', '.join(map(str, missing))} electrons")
-    fraction = nelectron - lower
-    parts = [(fraction, members[upper])] + ([(1 - fraction, members[lower])] if lower != upper else [])
+    rest = upper - nelectron
+    parts = [(1 - rest, members[upper])] + ([(rest, members[lower])] if rest else [])
     return _average(f"{''.join(symbols)} N={nelectron:g}", parts)
 
 

@@ -29,7 +29,7 @@ def table(path: Path) -> str:
         t1 = r.diagnostics.get("t1")
         norm = np.linalg.norm(r.dipole) * AU2DEBYE if r.charge == 0 else np.nan
         shown = "" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
-        lines.append(f"{line} {r.dm1.shape[1]:4d} {r.energies['best']:16.8f} {norm:10.4f} {shown}")
+        lines.append(f"{line} {r.dm1.shape[1]:4d} {r.energies.get('best', np.nan):16.8f} {norm:10.4f} {shown}")
     lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
     return "\n".join(lines)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from pyscf import cc, fci, gto, mcscf, mp, scf
 from pyscf.cc import ccsd_t_lambda, ccsd_t_rdm, uccsd_t_lambda, uccsd_t_rdm
-from pyscf.data.elements import chemcore
 
 from mlxc.errors import InputError
+from mlxc.reference import two_electrons
 from mlxc.reference.schema import CONVERGED
 
 METHODS = ("HF", "FCI", "CCSD", "CCSD(T)")
@@ -23,6 +23,8 @@ DESCENTS = 6
 #: T1 diagnostic (norm of t1 over the root of the number of correlated electrons) above which one determinant is a poor
 #: start: Lee, Taylor, Int. J. Quantum Chem. Symp. 23, 199 (1989).
 T1_WARNING = 0.02
+#: Electrons of the noble gases: an atom's core is the largest of them that is smaller than it.
+NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Determinants beyond which full CI is refused.
 DETERMINANTS = 20_000_000
 #: Arrays of the size of all triples that the density of (T) of an open shell holds at a time.
@@ -55,7 +57,7 @@ def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -
     mf = hartree_fock(mol, found)
     if found.outcome != CONVERGED:
         return found
-    core = chemcore(mol) if frozen_core else 0
+    core = core_orbitals(mol) if frozen_core else 0
     if method == "HF" or mol.nelectron == 1:
         found.dm1 = _spins(mf.make_rdm1())
     elif method == "FCI":
@@ -63,6 +65,14 @@ def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -
     else:
         _coupled_cluster(mf, core, method == "CCSD(T)", density, found)
     return found
+
+
+def core_orbitals(mol: gto.Mole) -> int:
+    """Number of orbitals in the noble-gas cores of the atoms, which correlation-consistent valence bases leave out.
+
+    PySCF's `chemcore` correlates 1s of Li and Be and 2s, 2p of Na and Mg.
+    """
+    return sum(max((n for n in NOBLE_GASES if n < z), default=0) // 2 for z in map(int, mol.atom_charges()))
 
 
 def hartree_fock(mol: gto.Mole, found: Solution) -> Any:
@@ -98,6 +108,12 @@ def _spins(dm: Any) -> np.ndarray:
 def _full_ci(mf: Any, core: int, found: Solution) -> None:
     """Full CI in the orbitals of `mf`, its lowest `core` orbitals doubly occupied in every determinant."""
     mol = mf.mol
+    if mol.nelectron == 2:
+        coefficients = mf.mo_coeff if mol.spin == 0 else mf.mo_coeff[0]
+        done, found.energies["FCI"], dm1 = two_electrons.ground_state(mol, coefficients)
+        found.dm1 = _spins(dm1)
+        found.outcome = CONVERGED if done else "full CI did not converge"
+        return
     orbitals = mf.mo_coeff.shape[-1] - core
     electrons = tuple(n - core for n in mol.nelec)
     size = np.prod([fci.cistring.num_strings(orbitals, n) for n in electrons], dtype=float)
@@ -107,8 +123,8 @@ def _full_ci(mf: Any, core: int, found: Solution) -> None:
         )
     start = mf if mol.spin == 0 else scf.ROHF(mol).run(mf.make_rdm1(), conv_tol=1e-10)
     ci = mcscf.CASCI(start, orbitals, electrons)
-    ci.fcisolver.conv_tol, ci.fcisolver.max_cycle = 1e-11, 300
     ci.fix_spin_(ss=mol.spin / 2 * (mol.spin / 2 + 1))
+    ci.fcisolver.conv_tol, ci.fcisolver.max_cycle = 1e-11, 300
     ci.canonicalization = False
     ci.kernel()
     found.energies["FCI"] = float(ci.e_tot)
@@ -116,7 +132,6 @@ def _full_ci(mf: Any, core: int, found: Solution) -> None:
         found.outcome = "full CI did not converge"
         return
     found.dm1 = _spins(ci.make_rdm1s())
-    found.diagnostics["s2"] = float(ci.fcisolver.spin_square(ci.ci, orbitals, electrons)[0])
 
 
 def _ccsd(mf: Any, frozen: Any, orbitals: Any = None) -> tuple[Any, Any]:
@@ -179,9 +194,9 @@ def triples_room(mycc: Any) -> int | None:
 
 
 def _t1(mycc: Any) -> float:
-    """The T1 diagnostic; of open shells with the norm over both spins, by which it is the same for closed ones."""
+    """The T1 diagnostic; of open shells by the mean square over both spins, by which closed ones keep theirs."""
     if isinstance(mycc, cc.uccsd.UCCSD):
-        return float(np.sqrt(sum(np.linalg.norm(t) ** 2 for t in mycc.t1) / sum(mycc.nocc)))
+        return float(np.sqrt(sum(np.linalg.norm(t) ** 2 for t in mycc.t1) / 2 / sum(mycc.nocc)))
     return float(np.linalg.norm(mycc.t1) / np.sqrt(2 * mycc.nocc))
 
 

@@ -41,17 +41,19 @@ from mlxc.errors import InputError
 from mlxc.geometry import count_electrons
 from mlxc.reference.methods import METHODS
 
+#: Types of the keys of a [[system]] table.
+_TYPES = {"name": str, "atoms": str, "charge": int, "spin": int, "density": dict, "energy": dict, "optimize": str}
 _KEYS = {
     "recipe": {"description", "optimize", "density", "energy", "system"},
     "density": {"method", "basis", "frozen_core"},
     "energy": {"method", "bases", "cardinal", "frozen_core", "core_basis"},
-    "system": {"name", "atoms", "charge", "spin", "density", "energy", "optimize"},
+    "system": set(_TYPES),
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """One system to build: all that its result depends on.
+    """One system to build: all that its result depends on, but for the memory (`mlxc.reference.methods.triples_room`).
 
     atoms : (symbol, (x, y, z)) in Angstrom; optimize : "" or functional/basis; density, energy : tables of the recipe
     """
@@ -94,7 +96,7 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise InputError(f"cannot read the recipe {path}: {err}") from err
     _checked(content, "recipe", path)
-    if not content.get("system") or "density" not in content:
+    if not isinstance(content.get("system"), list) or not isinstance(content.get("density"), dict):
         raise InputError(f"{path} needs a [density] table and at least one [[system]]")
     tasks = [task for row in content["system"] for task in _tasks(row, content, path)]
     names = [t.name for t in tasks]
@@ -108,6 +110,9 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
     """The tasks of one [[system]] table: several for a scan."""
     scans = {k: v for k, v in row.items() if isinstance(v, list)}
     _checked(row, "system", path, frozenset(scans))
+    wrong = [k for k in row.keys() & _TYPES.keys() if not isinstance(row[k], _TYPES[k])]
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]} = {row[wrong[0]]!r} of a system is not a {_TYPES[wrong[0]].__name__}")
     if "name" not in row or "/" in row["name"] or len(scans) > 1:
         raise InputError(f"{path}: a system needs a name without a slash, and at most one list of values: {row}")
     density = _checked(recipe["density"] | row.get("density", {}), "density", path)
@@ -117,6 +122,11 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
             raise InputError(f"{path}: method {table.get('method')!r} is not one of {', '.join(METHODS)}")
     if "basis" not in density or (energy and not 1 <= len(energy.get("bases", ())) <= 1 + ("cardinal" in energy)):
         raise InputError(f"{path}: [density] needs a basis, and [energy] bases: one, or two and the cardinal number")
+    optimize = row.get("optimize", recipe.get("optimize", ""))
+    if optimize and optimize.count("/") != 1:
+        raise InputError(
+            f"{path}: optimize = {optimize!r} is not a functional and a basis, b3lyp/def2-tzvpp for example"
+        )
     values: list[tuple[str, str]] = [("", "")]
     if scans:
         ((variable, numbers),) = scans.items()
@@ -132,8 +142,8 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
         spin = row.get("spin", unpaired if unpaired is not None and charge == 0 else electrons % 2)
         if (electrons - spin) % 2 or not 0 <= spin <= electrons:
             raise InputError(f"{path}: {row['name']} has {electrons} electrons, of which {spin} cannot be unpaired")
-        optimize = row.get("optimize", recipe.get("optimize", "")) if len(atoms) > 1 and not scans else ""
-        tasks.append(Task(row["name"] + suffix, atoms, charge, spin, optimize, density, energy))
+        settle = optimize if len(atoms) > 1 and not scans else ""
+        tasks.append(Task(row["name"] + suffix, atoms, charge, spin, settle, density, energy))
     return tasks
 
 

@@ -22,8 +22,9 @@ from pyscf import dft, gto
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
+from mlxc.reference.benchmark import System, select
+from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import converge
-from mlxc.train.data import System, read_reactions, read_systems, select
 
 SETS = ("W4-17", "BH76", "G21IP")
 #: Development rows of these sets are cached as well, where training has not seen all their molecules.

@@ -15,8 +15,8 @@ from mlxc.analytic import R2SCAN
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
+from mlxc.reference.benchmark import Reaction, System
 from mlxc.train.compress import Condensed
-from mlxc.train.data import Reaction, System
 
 KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,

@@ -21,8 +21,9 @@ from mlxc import models
 from mlxc.errors import InputError
 from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
+from mlxc.reference.benchmark import Reaction, select
+from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train.cache import BASIS, DEV_SETS, ELEMENTS, GRID_LEVEL, SETS
-from mlxc.train.data import Reaction, read_reactions, read_systems, select
 from mlxc.train.dataset import KCAL, Dataset, split
 from mlxc.train.mass import EffectiveMass
 from mlxc.train.radial import RadialGrids

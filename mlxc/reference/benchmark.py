@@ -1,0 +1,139 @@
+"""Benchmarks: systems with geometries, reactions with reference energies (files of them: mlxc.reference.folders)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import networkx
+import numpy as np
+from pyscf import gto
+from pyscf.data.elements import ELEMENTS
+from pyscf.data.nist import BOHR
+from pyscf.data.radii import COVALENT
+
+from mlxc.geometry import CLOSEST, count_electrons
+
+#: Atoms closer than so many times the sum of their covalent radii are bonded.
+BOND = 1.3
+
+
+@dataclass(frozen=True)
+class System:
+    """One molecule: charge, multiplicity 2S + 1, symbols and coordinates (Angstrom)."""
+
+    id: str
+    charge: int
+    multiplicity: int
+    symbols: tuple[str, ...]
+    coords: tuple[tuple[float, float, float], ...]
+    nheavy: int
+    graph_key: str
+
+    @property
+    def key(self) -> str:
+        """Hash of what an SCF calculation depends on: equal for one geometry that occurs in several sets."""
+        content = json.dumps([self.charge, self.multiplicity, self.symbols, self.coords])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def is_atom(self) -> bool:
+        """Whether this is a neutral atom."""
+        return len(self.symbols) == 1 and self.charge == 0
+
+    def mole(self, basis: str) -> gto.Mole:
+        """The PySCF molecule in the given basis."""
+        atoms = list(zip(self.symbols, self.coords, strict=True))
+        return gto.M(atom=atoms, basis=basis, charge=self.charge, spin=self.multiplicity - 1, verbose=0)
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """One reference energy: ref_kcal = sum(coefficient * E(system)), kcal/mol."""
+
+    set: str
+    name: str
+    stoichiometry: dict[str, int]
+    ref_kcal: float
+    role: str
+    seen_in_training: bool = False
+
+
+def graph_key(symbols: Iterable[str], coords: Iterable, charge: int, multiplicity: int) -> str:
+    """formula|charge|multiplicity|hash of the graph of bonds, which conformers share and isomers do not.
+
+    coords : (natm, 3) in Angstrom.  The hash is Weisfeiler and Lehman's.
+    """
+    symbols, coords = list(symbols), np.array(list(coords), dtype=float)
+    radii = BOHR * np.array([COVALENT[ELEMENTS.index(s)] for s in symbols])
+    graph = networkx.Graph()
+    graph.add_nodes_from((i, {"symbol": s}) for i, s in enumerate(symbols))
+    distances = np.linalg.norm(coords[:, None] - coords, axis=-1)
+    graph.add_edges_from(np.argwhere(np.triu(distances < BOND * (radii[:, None] + radii), 1)).tolist())
+    counts = Counter(symbols)
+    first = [s for s in ("C", "H") if "C" in counts and s in counts]
+    formula = "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in first + sorted(counts.keys() - set(first)))
+    bonds = networkx.weisfeiler_lehman_graph_hash(graph, node_attr="symbol")
+    return f"{formula}|{charge}|{multiplicity}|{bonds[:8]}"
+
+
+def faults(systems: dict[str, System], reactions: list[Reaction]) -> list[str]:
+    """What is wrong with a benchmark, one line each: impossible systems, unknown species, nuclei out of balance."""
+    found = [f"{s.id}: {why}" for s in systems.values() if (why := _system_fault(s))]
+    for r in reactions:
+        unknown = [i for i in r.stoichiometry if i not in systems]
+        nuclei: Counter[str] = Counter()
+        for i, c in r.stoichiometry.items():
+            for symbol in systems[i].symbols if i in systems else ():
+                nuclei[symbol] += c
+        unbalanced = sorted(s for s, n in nuclei.items() if n and not (s == "H" and _only_protons(r, systems, n)))
+        if unknown:
+            found.append(f"{r.set} {r.name}: no geometry of {', '.join(unknown)}")
+        elif unbalanced:
+            found.append(f"{r.set} {r.name}: nuclei of {', '.join(unbalanced)} on one side only")
+        if not math.isfinite(r.ref_kcal):
+            found.append(f"{r.set} {r.name}: the reference energy is {r.ref_kcal}")
+    return found
+
+
+def _only_protons(reaction: Reaction, systems: dict[str, System], hydrogens: int) -> bool:
+    """Whether the hydrogens missing on one side are bare protons, which have no energy and are not listed."""
+    charge = sum(c * systems[i].charge for i, c in reaction.stoichiometry.items() if i in systems)
+    return hydrogens == charge or len(reaction.stoichiometry) == 1  # the latter: ionisation of the atom
+
+
+def _system_fault(system: System) -> str:
+    unknown = sorted(set(system.symbols) - set(ELEMENTS[1:]))
+    if unknown or not system.symbols:
+        return f"{', '.join(unknown) or 'nothing'} is not an element"
+    if [len(x) for x in system.coords] != [3] * len(system.symbols) or not np.isfinite(system.coords).all():
+        return "its coordinates are not three numbers for each atom"
+    coords = np.array(system.coords)
+    distances = np.linalg.norm(coords[:, None] - coords, axis=-1) + np.diag(np.full(len(coords), np.inf))
+    if distances.min() < CLOSEST:
+        return "two atoms lie on top of each other"
+    electrons, spin = count_electrons(system.symbols, system.charge), system.multiplicity - 1
+    if not 0 <= spin <= electrons or (electrons - spin) % 2 or not electrons:
+        return f"{electrons} electrons cannot have multiplicity {system.multiplicity}"
+    return ""
+
+
+def select(
+    reactions: list[Reaction],
+    systems: dict[str, System],
+    sets: tuple[str, ...],
+    role: str,
+    elements: frozenset[str],
+    max_heavy: int,
+) -> list[Reaction]:
+    """The reactions of these sets and role whose every molecule is known, small enough and made of these elements."""
+
+    def fits(reaction: Reaction) -> bool:
+        members = [systems.get(i) for i in reaction.stoichiometry]
+        return all(m is not None and m.nheavy <= max_heavy and elements.issuperset(m.symbols) for m in members)
+
+    return [r for r in reactions if r.set in sets and r.role == role and fits(r)]

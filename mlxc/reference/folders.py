@@ -1,0 +1,90 @@
+"""Benchmark folders: JSON lines, read and written, and GMTKN55's own layout, read.
+
+`systems.jsonl` rows have id, charge, multiplicity, symbols, coords_angstrom and, worked out where they are missing,
+nheavy and graph_key; `reactions.jsonl` rows have set, name, stoichiometry {id: coefficient},
+ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows, seen_in_training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mlxc.errors import InputError
+from mlxc.files import write_atomic
+from mlxc.reference.benchmark import Reaction, System, faults, graph_key
+from mlxc.reference.gmtkn55 import is_gmtkn55, read_gmtkn55
+
+T = TypeVar("T")
+
+
+def _rows(path: Path, convert: Callable[[dict], T]) -> list[T]:
+    """Every row of a file of JSON lines, converted.  Raises InputError with the line that cannot be."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise InputError(f"cannot read {path} ({err}): give the folder that holds it") from err
+    out = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                out.append(convert(json.loads(line)))
+            except (AttributeError, LookupError, TypeError, ValueError) as err:
+                raise InputError(f"{path}, line {number} is not a row as expected: {err!r}") from err
+    return out
+
+
+def _system(row: dict) -> System:
+    symbols, coords = tuple(row["symbols"]), tuple((float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"])
+    charge, multiplicity = int(row["charge"]), int(row["multiplicity"])
+    nheavy = row.get("nheavy", sum(s != "H" for s in symbols))
+    key = row.get("graph_key") or graph_key(symbols, coords, charge, multiplicity)
+    return System(row["id"], charge, multiplicity, symbols, coords, nheavy, key)
+
+
+def _reaction(row: dict) -> Reaction:
+    stoichiometry = {str(k): int(c) for k, c in row["stoichiometry"].items()}
+    seen = row.get("seen_in_training", False)
+    return Reaction(row["set"], row["name"], stoichiometry, float(row["ref_kcal"]), row["role"], seen)
+
+
+def read_systems(folder: Path) -> dict[str, System]:
+    """All systems of a folder by id.  Raises InputError where the file is missing or broken."""
+    return {s.id: s for s in _rows(Path(folder) / "systems.jsonl", _system)}
+
+
+def read_reactions(folder: Path) -> list[Reaction]:
+    """All reactions of a folder.  Raises InputError where the file is missing or broken."""
+    return _rows(Path(folder) / "reactions.jsonl", _reaction)
+
+
+def read_benchmark(folder: Path) -> tuple[dict[str, System], list[Reaction]]:
+    """Systems by id and reactions of a folder of JSON lines or of GMTKN55's layout.
+
+    Raises InputError where it is neither, cannot be read, or holds what cannot be (`mlxc.reference.benchmark.faults`).
+    """
+    if (folder / "systems.jsonl").is_file():
+        systems, reactions = read_systems(folder), read_reactions(folder)
+    elif is_gmtkn55(folder):
+        systems, reactions = read_gmtkn55(folder)
+    else:
+        raise InputError(f"{folder} has neither systems.jsonl nor sets with .res files, as GMTKN55 has")
+    found = faults(systems, reactions)
+    if found:
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        raise InputError(f"{folder}: {'; '.join(found[:5])}{more}")
+    return systems, reactions
+
+
+def write_folder(folder: Path, systems: dict[str, System], reactions: list[Reaction]) -> None:
+    """Write both files of a benchmark folder; each appears complete, `reactions.jsonl` last.  Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for s in systems.values():
+        row = {**vars(s), "coords_angstrom": s.coords}
+        del row["coords"]
+        lines.append(json.dumps(row))
+    write_atomic(folder / "systems.jsonl", "".join(f"{line}\n" for line in lines))
+    write_atomic(folder / "reactions.jsonl", "".join(f"{json.dumps(vars(r))}\n" for r in reactions))

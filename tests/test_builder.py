@@ -1,0 +1,251 @@
+"""The builder of references: workers, resuming, failures, and what is shipped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pyscf import scf
+
+from mlxc.cli import main
+from mlxc.errors import InputError, ReferenceFileError
+from mlxc.reference import build as builder
+from mlxc.reference import methods, read, shipped, write
+from mlxc.reference.build import build, build_system, finished, parts_of
+from mlxc.reference.inspect import faults
+from mlxc.reference.recipe import read_recipe
+
+RECIPE = """
+description = "hydrogen"
+[density]
+method = "FCI"
+basis = "6-31g"
+[[system]]
+name = "H2"
+atoms = "H 0 0 0; H 0 0 {R}"
+R = [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
+[[system]]
+name = "H"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "hydrogen.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """No cluster: tasks are done one after the other in this process; returns the names of those that were."""
+    names = []
+
+    def results(tasks, *_):
+        for task in tasks:
+            names.append(task.name)
+            yield task, builder._packed(task, None, None)
+
+    monkeypatch.setattr(builder, "_results", results)
+    return names
+
+
+def test_two_workers_build_what_one_process_builds(recipe, tmp_path, capfd):
+    out = tmp_path / "out.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Dask, about sockets left to the garbage collector
+        assert main(["reference", "build", str(recipe), "--out", str(out), "--jobs", "2"]) == 0
+    assert "9 systems, 0 without a density" in capfd.readouterr().out
+    library = read(out)
+    tasks = {t.name: t for t in read_recipe(recipe).tasks}
+    assert list(library) == list(tasks)
+    for name in ("H", "H2 R=0.9"):
+        assert library[name].energies["best"] == pytest.approx(build_system(tasks[name]).energies["best"], abs=1e-10)
+        assert library[name].provenance["task"] == tasks[name].hash
+    assert not parts_of(out).exists()
+    assert main(["reference", "verify", str(out)]) == 0
+    assert main(["reference", "info", str(out)]) == 0
+    assert "hydrogen" in capfd.readouterr().out
+
+
+def test_only_what_is_missing_or_changed_is_built(recipe, tmp_path, in_turn):
+    out = tmp_path / "out.h5"
+    build(read_recipe(recipe), out)
+    assert in_turn[0].startswith("H2")  # the largest first
+    in_turn.clear()
+    build(read_recipe(recipe), out)
+    assert in_turn == []
+    recipe.write_text(RECIPE.replace("1.3]", "1.4]"))
+    build(read_recipe(recipe), out)
+    assert in_turn == ["H2 R=1.4"]
+    assert "H2 R=1.3" not in read(out)
+
+
+def test_damaged_parts_are_built_again(recipe, tmp_path, in_turn):
+    out, tasks = tmp_path / "out.h5", read_recipe(recipe).tasks
+    parts_of(out).mkdir()
+    for k, task in enumerate(tasks[:2]):
+        content = bytearray(builder._packed(task, None, None))
+        content[-1] ^= k  # the second is damaged
+        (parts_of(out) / f"{task.hash[:16]}.h5").write_bytes(content)
+    with pytest.warns(UserWarning, match=f"built again.*{tasks[1].hash[:16]}"):
+        assert list(finished(read_recipe(recipe), out)) == [tasks[0].name]
+    with pytest.warns(UserWarning, match="built again"):
+        build(read_recipe(recipe), out)
+    assert sorted(in_turn) == sorted(t.name for t in tasks[1:])
+
+
+def test_what_is_not_of_the_recipe_is_not_written_over(recipe, tmp_path, in_turn):
+    out = tmp_path / "out.h5"
+    build(read_recipe(recipe), out)
+    content = out.read_bytes()
+    recipe.write_text(RECIPE.split("[[system]]")[0] + '[[system]]\nname = "He"\n')
+    with pytest.raises(InputError, match="none of the recipe's systems"):
+        build(read_recipe(recipe), out)
+    out.write_bytes(content[:-1])
+    with pytest.raises(ReferenceFileError, match=r"out\.h5 is damaged"):
+        build(read_recipe(recipe), out)
+
+
+def test_energies_of_their_own_level(tmp_path, monkeypatch):
+    """Geometry, extrapolation and correlation of the core, for the cheapest molecule with a core."""
+    path = tmp_path / "r.toml"
+    path.write_text(
+        """
+        optimize = "pbe/def2-svp"
+        [density]
+        method = "CCSD(T)"
+        basis = "cc-pvdz"
+        frozen_core = true
+        [energy]
+        method = "CCSD(T)"
+        bases = ["cc-pvdz", "cc-pvtz"]
+        cardinal = 2
+        frozen_core = true
+        core_basis = {default = "cc-pcvdz", H = "cc-pvdz"}
+        [[system]]
+        name = "LiH"
+        atoms = "Li 0 0 0; H 0 0 1.7"
+        """
+    )
+    (task,) = read_recipe(path).tasks
+    found = build_system(task)
+    energies, mol = found.energies, found.mole()
+    assert found.frozen == 1
+    assert np.linalg.norm(found.coords[1] - found.coords[0]) == pytest.approx(3.05, abs=0.1)
+    assert energies["hf/2"] == energies["hf"] == pytest.approx(scf.RHF(mol).kernel(), abs=1e-8)
+    assert energies["ccsd(t)/2"] == energies["total"] > energies["ccsd(t)/3"] > energies["ccsd(t)/limit"]
+    assert -0.05 < energies["core"] < -0.02  # 1s^2 of Li correlates by -0.04 Eh
+    assert energies["best"] == pytest.approx(energies["ccsd(t)/limit"] + energies["core"])
+    assert faults(found) == []
+    solve = methods.solve
+
+    def fail_in_the_larger(mol, *args, **kwargs):
+        return solve(mol, *args, **kwargs) if mol.nao < 40 else methods.Solution(outcome="CCSD did not converge")
+
+    monkeypatch.setattr(methods, "solve", fail_in_the_larger)
+    found = build_system(task)
+    assert found.converged
+    assert "best" not in found.energies
+    assert found.provenance["best"] == "CCSD did not converge with cc-pvtz"
+
+
+def test_a_geometry_that_does_not_settle_is_an_outcome(recipe, monkeypatch):
+    monkeypatch.setattr(builder, "optimize", lambda mf: (mf.mol, False))
+    task = replace(read_recipe(recipe).tasks[0], optimize="pbe/sto-3g")
+    assert build_system(task).outcome == "the geometry did not converge"
+
+
+def test_a_system_that_fails_leaves_the_others(recipe, tmp_path, in_turn):
+    recipe.write_text(RECIPE + '[[system]]\nname = "U"\n')  # 6-31g has none
+
+    out = tmp_path / "out.h5"
+    with pytest.raises(InputError, match="1 systems failed, the others are kept: U"):
+        build(read_recipe(recipe), out)
+    assert not out.exists()
+    recipe.write_text(RECIPE)
+    in_turn.clear()
+    build(read_recipe(recipe), out)
+    assert in_turn == []
+
+
+def test_without_convergence_there_is_an_outcome_and_no_density(recipe, tmp_path, in_turn, monkeypatch, capsys):
+    monkeypatch.setattr("mlxc.reference.methods.DESCENTS", 0)
+    out = tmp_path / "out.h5"
+    assert main(["reference", "build", str(recipe), "--out", str(out)]) == 3
+    assert "unstable" in capsys.readouterr().out
+    assert {r.dm1 for r in read(out).values()} == {None}
+
+
+def test_no_scheduler_is_an_input_error(recipe, tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status = main(["reference", "build", str(recipe), "--out", str(tmp_path / "o.h5"), "--scheduler", "nonsense"])
+    assert status == 2
+    assert "no Dask scheduler at nonsense" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_builds_lose_only_what_was_in_work(recipe, tmp_path, rng):
+    out, tasks = tmp_path / "out.h5", read_recipe(recipe).tasks
+    command = [sys.executable, "-m", "mlxc", "reference", "build", str(recipe), "--out", str(out), "--jobs", "2"]
+    before: set[str] = set()
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(rng.uniform(1.0, 8.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        after = set(finished(read_recipe(recipe), out))
+        assert before <= after
+        for path in [*parts_of(out).glob("*.h5"), *([out] if out.exists() else [])]:
+            read(path)  # never half a file
+        before = after
+        if len(after) == len(tasks):  # start anew
+            out.unlink(missing_ok=True)
+            before = set()
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(read(out)) == len(tasks)
+
+
+@pytest.fixture
+def home(recipe, tmp_path, in_turn, monkeypatch):
+    """A folder as data/ is, with one file."""
+    folder = tmp_path / "data"
+    (folder / "recipes").mkdir(parents=True)
+    recipe.rename(folder / "recipes" / "hydrogen.toml")
+    build(read_recipe(folder / "recipes" / "hydrogen.toml"), folder / "hydrogen.h5")
+    monkeypatch.setattr(sys, "argv", ["shipped", str(folder)])
+    shipped.main()
+    monkeypatch.setattr(shipped, "_SOURCE", folder)
+    return folder
+
+
+def test_shipped_files_are_those_of_their_manifest(home, capsys):
+    entry = json.loads((home / "manifest.json").read_text())["hydrogen"]
+    assert (entry["systems"], entry["molecules"], entry["methods"]) == (9, 8, {"FCI": 9})
+    assert shipped.load("hydrogen").keys() == {t.name for t in read_recipe(home / "recipes" / "hydrogen.toml").tasks}
+    assert main(["reference", "info"]) == 0
+    assert main(["reference", "verify"]) == 0
+    assert main(["reference", "info", "hydrogen"]) == 0
+    assert main(["reference", "info", "oxygen"]) == 2
+    assert "shipped are hydrogen" in capsys.readouterr().err
+    library = read(home / "hydrogen.h5")
+    write(home / "hydrogen.h5", list(library.values())[1:])
+    with pytest.raises(ReferenceFileError, match="not the file of the manifest"):
+        shipped.load("hydrogen")
+    with pytest.raises(InputError, match="was not built from"):
+        shipped.main()
+    (home / "manifest.json").write_text("{")
+    with pytest.raises(ReferenceFileError, match="damaged"):
+        shipped.manifest()
+    (home / "manifest.json").unlink()
+    with pytest.raises(ReferenceFileError, match="install mlxc again"):
+        shipped.folder()
