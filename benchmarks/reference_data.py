@@ -1,6 +1,6 @@
 """How good the shipped reference data are, against published dipoles and atomization energies.
 
-    python benchmarks/reference_data.py --data FOLDER [--files small] [--out FILE.json]
+    python benchmarks/reference_data.py --data FOLDER --files small [--out FILE.json]
 
 FOLDER holds systems.jsonl, reactions.jsonl and properties.jsonl; molecules are matched by the graph of their bonds, and
 of two files that hold one, the first counts.
@@ -71,9 +71,9 @@ def dipoles(library: dict[str, Reference], systems: dict[str, System], folder: P
 
 def atomization(library: dict[str, Reference], systems: dict[str, System], folder: Path) -> dict:
     """Errors (kcal/mol) of the energies called `best`, and of those with the densities' basis alone."""
-    known = {key(r): r for r in library.values() if r.converged}
     out = {}
     for kind in ("best", "total"):
+        known = {key(r): r for r in library.values() if kind in r.energies}
         errors = {}
         for row in read_reactions(folder):
             members = {i: known.get(key_of(systems[i])) for i in row.stoichiometry if i in systems}
@@ -87,6 +87,8 @@ def atomization(library: dict[str, Reference], systems: dict[str, System], folde
 
 def summary(errors: dict[str, float], unit: str) -> dict:
     """Statistics and all errors, the largest first."""
+    if not errors:
+        return {"unit": unit, "molecules": 0}
     values = np.array(list(errors.values()))
     statistics = {"mae": abs(values).mean(), "me": values.mean(), "rms": np.sqrt((values**2).mean())}
     ordered = sorted(errors, key=lambda k: -abs(errors[k]))
@@ -101,7 +103,7 @@ def summary(errors: dict[str, float], unit: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--files", default="small", help="shipped files A,B for dipoles and atomization energies")
+    parser.add_argument("--files", required=True, help="shipped files A,B for dipoles and atomization energies")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/reference_data.json"))
     args = parser.parse_args()
     library: dict[str, Reference] = {}

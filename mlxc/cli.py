@@ -75,7 +75,7 @@ def _reference_verify(args: argparse.Namespace) -> int:
     from mlxc.reference.inspect import verify
 
     for path in _reference_files(args):
-        print(f"{path}: {verify(path)} systems, all as they were written and consistent with their densities")
+        print(f"{path}: {verify(path)} systems, all as they were written, densities and what follows from them agree")
     return 0
 
 

@@ -93,11 +93,12 @@ def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = N
 
 def _ecp(atoms: list, basis: Any) -> dict[str, str]:
     """The effective core potentials that belong to a basis by name, for the elements that have one."""
-    if not isinstance(basis, str):
-        return {}
-    name = basis.lower().removeprefix("ma-")
     found = {}
     for symbol in {symbol for symbol, _ in atoms}:
+        name = basis if isinstance(basis, str) else basis.get(symbol, basis.get("default"))
+        if not isinstance(name, str):
+            continue
+        name = name.lower().removeprefix("unc-").removeprefix("ma-")
         try:
             if gto.basis.load_ecp(name, symbol):
                 found[symbol] = name

@@ -195,7 +195,7 @@ def test_no_scheduler_is_an_input_error(recipe, tmp_path, capfd):
 def test_killed_builds_lose_only_what_was_in_work(recipe, tmp_path, rng):
     out, tasks = tmp_path / "out.h5", read_recipe(recipe).tasks
     command = [sys.executable, "-m", "mlxc", "reference", "build", str(recipe), "--out", str(out), "--jobs", "2"]
-    before: set[str] = set()
+    before, partly = set(), 0
     for _ in range(20):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -207,10 +207,12 @@ def test_killed_builds_lose_only_what_was_in_work(recipe, tmp_path, rng):
         assert before <= after
         for path in [*parts_of(out).glob("*.h5"), *([out] if out.exists() else [])]:
             read(path)  # never half a file
+        partly += 0 < len(after) < len(tasks)
         before = after
         if len(after) == len(tasks):  # start anew
             out.unlink(missing_ok=True)
             before = set()
+    assert partly > 3
     subprocess.run(command, check=True, capture_output=True)
     assert len(read(out)) == len(tasks)
 
@@ -249,3 +251,17 @@ def test_shipped_files_are_those_of_their_manifest(home, capsys):
     (home / "manifest.json").unlink()
     with pytest.raises(ReferenceFileError, match="install mlxc again"):
         shipped.folder()
+
+
+def test_what_mlxc_ships(capsys):
+    """The real files: small enough for a repository, as their manifest says, with known energies."""
+    known = shipped.manifest()
+    assert sum(shipped.path_of(name).stat().st_size for name in known) < 100e6
+    assert {"one_electron", "two_electron"} <= known.keys()
+    assert shipped.load("one_electron")["H"].energies["best"] == pytest.approx(-0.5, abs=1e-5)
+    helium = shipped.load("two_electron")["He"]  # -2.903724 without the error of the basis
+    assert helium.energies["best"] == pytest.approx(-2.9037, abs=2e-3)
+    assert faults(helium) == []
+    recipes = shipped.folder() / "recipes"
+    for name, entry in known.items():
+        assert shipped.describe(shipped.path_of(name), recipes / f"{name}.toml") == entry

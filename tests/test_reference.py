@@ -9,7 +9,7 @@ import pytest
 from pyscf import ao2mo, fci, gto, scf
 
 from mlxc.errors import InputError, ReferenceFileError
-from mlxc.reference import Reference, fractional_charge, fractional_spin, methods, read, store, write
+from mlxc.reference import Reference, fractional_charge, fractional_spin, inspect, methods, read, store, write
 from mlxc.reference.build import build_system
 from mlxc.reference.recipe import read_recipe
 
@@ -199,6 +199,34 @@ def test_half_an_electron_has_half_the_energy():
     assert np.allclose(half.dm1, hydrogen.dm1 / 2)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: {"dm1": 1.01 * r.dm1}, "electrons of each spin"),
+        (lambda r: {"dm1": r.dm1[::-1]}, "electrons of each spin"),
+        (lambda r: {"dipole": r.dipole + 1e-4}, "dipole"),
+        (lambda r: {"energies": {**r.energies, "coulomb": 0.0}}, "coulomb is 0.0"),
+        (lambda r: {"energies": {**r.energies, "total": 0.0}}, "total is 0.0"),
+        (lambda r: {"dm1": 2 * r.dm1 - r.dm1[::-1]}, "outside 0 ... 2"),
+    ],
+)
+def test_faults_are_found(change, message):
+    (task,) = read_recipe_text(RECIPE.split("[[system]]")[0].replace("CCSD", "HF") + '[[system]]\nname = "Li"\n')
+    sound = build_system(task)
+    assert inspect.faults(sound) == []
+    assert any(message in fault for fault in inspect.faults(replace(sound, **change(sound))))
+    assert inspect.faults(fractional_spin(sound, 0.5)) == []
+
+
+def test_frozen_cores_leave_something():
+    lithium = gto.M(atom="Li", charge=1, basis="6-31g", verbose=0)
+    frozen = methods.solve(lithium, "FCI", True)
+    assert frozen.energies.keys() == {"HF"}
+    assert np.allclose(frozen.dm1.sum(0), scf.RHF(lithium).run().make_rdm1(), atol=1e-6)
+    with pytest.raises(InputError, match="do not fill 1 frozen"):
+        methods.solve(gto.M(atom="Li", charge=2, spin=1, basis="6-31g", verbose=0), "CCSD", True)
+
+
 def test_fractional_spin_keeps_energy_and_density(library):
     mixed = fractional_spin(library["Li"], 0.0)
     assert mixed.energies["total"] == library["Li"].energies["total"]
@@ -219,10 +247,15 @@ def test_fractional_spin_keeps_energy_and_density(library):
         (('name = "Li+"', "name = 3"), "not a str"),
         (("charge = 1", 'charge = "1"'), "not a int"),
         (('description = "test"', 'optimize = "b3lyp"'), "functional and a basis"),
+        (("R = [0.7", "S = [0.7"), "no {S} is in"),
+        (
+            ("[[system]]", '[energy]\nmethod = "CCSD"\nbases = ["6-31g"]\ncore_basis = "6-31g"\n[[system]]'),
+            "frozen_core",
+        ),
     ],
 )
 def test_faulty_recipe_is_refused(tmp_path, change, message):
     path = tmp_path / "r.toml"
-    path.write_text(RECIPE.replace(*change))
+    path.write_text(RECIPE.replace(*change, 1))
     with pytest.raises(InputError, match=message):
         read_recipe(path)

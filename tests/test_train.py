@@ -226,5 +226,5 @@ def test_selection_and_broken_folders(folder, tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         read_systems(tmp_path)
     (tmp_path / "systems.jsonl").write_text("{")
-    with pytest.raises(InputError, match="not JSON lines"):
+    with pytest.raises(InputError, match="line 1 is not a row"):
         read_systems(tmp_path)

@@ -49,7 +49,8 @@ class Solution:
 def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -> Solution:
     """Energy and, where asked for, density matrix of `method` (one of METHODS).
 
-    What does not converge is an outcome.  Raises InputError for an unknown method or a full CI that is too large.
+    What does not converge is an outcome.  Raises InputError for an unknown method, a full CI that is too large, and a
+    frozen core that the electrons do not fill.
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: take one of {', '.join(METHODS)}")
@@ -58,7 +59,9 @@ def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -
     if found.outcome != CONVERGED:
         return found
     core = core_orbitals(mol) if frozen_core else 0
-    if method == "HF" or mol.nelectron == 1:
+    if min(mol.nelec) < core:
+        raise InputError(f"{mol.nelec[0]} and {mol.nelec[1]} electrons do not fill {core} frozen orbitals: freeze none")
+    if method == "HF" or mol.nelectron - 2 * core < 2:  # exact for one electron above the frozen ones
         found.dm1 = _spins(mf.make_rdm1())
     elif method == "FCI":
         _full_ci(mf, core, found)

@@ -120,6 +120,8 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
     for table in (density, energy or density):
         if table.get("method") not in METHODS:
             raise InputError(f"{path}: method {table.get('method')!r} is not one of {', '.join(METHODS)}")
+    if "core_basis" in energy and not energy.get("frozen_core"):
+        raise InputError(f"{path}: core_basis is for energies with frozen_core = true")
     if "basis" not in density or (energy and not 1 <= len(energy.get("bases", ())) <= 1 + ("cardinal" in energy)):
         raise InputError(f"{path}: [density] needs a basis, and [energy] bases: one, or two and the cardinal number")
     optimize = row.get("optimize", recipe.get("optimize", ""))
@@ -135,6 +137,8 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
     for suffix, value in values:
         text = row.get("atoms", row["name"])
         for variable in scans:
+            if "{" + variable + "}" not in text:
+                raise InputError(f"{path}: {variable} is a list of values, but no {{{variable}}} is in {text!r}")
             text = text.replace("{" + variable + "}", value)
         atoms, unpaired = _geometry(text, path)
         charge = row.get("charge", 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
+import sysconfig
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from mlxc.reference import store
 from mlxc.reference.recipe import read_recipe
 from mlxc.reference.schema import Reference
 
-_SOURCE, _INSTALLED = Path(__file__).parents[2] / "data", Path(sys.prefix) / "share" / "mlxc"
+_SOURCE = Path(__file__).parents[2] / "data"
+_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "mlxc"
 
 
 def folder() -> Path:
     """Where the files are.  Raises ReferenceFileError where there are none."""
     for place in (_SOURCE, _INSTALLED):
-        if (place / "manifest.json").is_file():
+        if (place / "manifest.json").is_file() and (place / "recipes").is_dir():
             return place
     raise ReferenceFileError(f"the reference data are neither in {_SOURCE} nor in {_INSTALLED}: install mlxc again")
 

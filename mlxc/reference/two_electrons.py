@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import combinations, combinations_with_replacement
 
 import numpy as np
-from pyscf import ao2mo, gto, lib, scf
+from pyscf import gto, lib, scf
 
 #: The search starts from all configurations of so many of the lowest orbitals.
 START = 6
@@ -23,12 +23,16 @@ def ground_state(mol: gto.Mole, orbitals: np.ndarray) -> tuple[bool, float, np.n
     """
     n, sign = orbitals.shape[1], 1 if mol.spin == 0 else -1
     h = orbitals.T @ scf.hf.get_hcore(mol) @ orbitals
-    repulsion = ao2mo.restore(1, ao2mo.kernel(mol, orbitals), n).transpose(0, 2, 1, 3).reshape(n * n, n * n)
-    diagonal = (np.diagonal(h)[:, None] + np.diagonal(h)).ravel() + np.diagonal(repulsion)
+    eri = mol.intor("int2e", aosym="s8")
+    projectors = np.einsum("mp,np->pmn", orbitals, orbitals)
+    coulomb = scf.hf.dot_eri_dm(eri, projectors, hermi=1, with_k=False)[0]
+    energies = np.diagonal(h)
+    diagonal = energies[:, None] + energies + np.einsum("mq,pmn,nq->pq", orbitals, coulomb, orbitals, optimize=True)
 
-    def hamiltonian(vector: np.ndarray) -> np.ndarray:
-        c = vector.reshape(n, n)
-        return (h @ c + c @ h).ravel() + repulsion @ vector
+    def hamiltonian(vectors: list[np.ndarray]) -> list[np.ndarray]:
+        c = np.reshape(vectors, (-1, n, n))
+        repulsion = scf.hf.dot_eri_dm(eri, orbitals @ c @ orbitals.T, hermi=0, with_j=False)[1]
+        return list((h @ c + c @ h + orbitals.T @ repulsion @ orbitals).reshape(len(c), -1))
 
     def start(p: int, q: int) -> np.ndarray:
         c = np.zeros((n, n))
@@ -36,19 +40,13 @@ def ground_state(mol: gto.Mole, orbitals: np.ndarray) -> tuple[bool, float, np.n
         return (c + sign * c.T).ravel() / np.linalg.norm(c + sign * c.T)
 
     def precondition(residual: np.ndarray, energy: float, *_: object) -> np.ndarray:
-        gap = diagonal - energy
+        gap = diagonal.ravel() - energy
         return residual / np.where(abs(gap) < 1e-4, 1e-4, gap)
 
     chosen = (combinations_with_replacement if sign > 0 else combinations)(range(min(n, START)), 2)
     guesses = [start(p, q) for p, q in chosen]
     done, energy, vector = lib.davidson1(
-        lambda xs: [hamiltonian(x) for x in xs],
-        guesses,
-        precondition,
-        tol=1e-12,
-        max_cycle=200,
-        max_space=2 * len(guesses) + 20,
-        verbose=0,
+        hamiltonian, guesses, precondition, tol=1e-12, max_cycle=200, max_space=2 * len(guesses) + 20, verbose=0
     )
     c = vector[0].reshape(n, n)
     density = orbitals @ (c @ c.T / (c**2).sum()) @ orbitals.T
