@@ -102,7 +102,7 @@ def _ecp(atoms: list, basis: Any) -> dict[str, str]:
         try:
             if gto.basis.load_ecp(name, symbol):
                 found[symbol] = name
-        except (BasisNotFoundError, KeyError, RuntimeError):  # the usual case: none is needed
+        except (BasisNotFoundError, KeyError, RuntimeError, TypeError):  # the usual case: none is needed
             continue
     return found
 

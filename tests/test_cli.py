@@ -121,6 +121,7 @@ def test_a_single_atom_has_no_geometry(tmp_path, capsys):
 def test_core_potentials_come_with_their_basis(basis, electrons):
     assert make_mole([("I", (0, 0, 0))], basis).nelectron == electrons
     assert make_mole([("I", (0, 0, 0))], {"default": basis}).nelectron == electrons
+    assert make_mole([("Ne", (0, 0, 0))], "cc-pcvdz").nelectron == 10  # of which PySCF knows no core potential
 
 
 def test_missing_file(tmp_path, capsys):
