@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def key(r: Reference) -> str:
     return graph_key(r.symbols, r.coords * BOHR, r.charge, r.spin + 1)
 
 
+@cache
 def key_of(s: System) -> str:
     return graph_key(s.symbols, s.coords, s.charge, s.multiplicity)
 
@@ -47,11 +49,8 @@ def electrons(library: dict[str, Reference]) -> dict[str, float]:
         grids = dft.gen_grid.Grids(mol)
         grids.level = 4
         grids.build()
-        errors[r.name] = 0.0
-        for i in range(0, len(grids.coords), 20000):
-            ao = mol.eval_gto("GTOval", grids.coords[i : i + 20000])
-            errors[r.name] += grids.weights[i : i + 20000] @ np.einsum("gm,gm->g", ao @ r.dm1.sum(0), ao)
-        errors[r.name] = abs(errors[r.name] - r.nelectron)
+        rho = dft.numint.NumInt().get_rho(mol, r.dm1.sum(0), grids)
+        errors[r.name] = abs(grids.weights @ rho - r.nelectron)
     worst = sorted(errors, key=errors.__getitem__)[-3:]
     return {"systems": len(errors), "largest": {k: float(errors[k]) for k in reversed(worst)}}
 
@@ -61,9 +60,9 @@ def dipoles(library: dict[str, Reference], systems: dict[str, System], folder: P
     rows = [json.loads(line) for line in (folder / "properties.jsonl").read_text().splitlines()]
     known = {key(r): r for r in library.values() if r.dipole is not None and r.charge == 0}
     errors = {}
-    for row in rows:
+    for row in (r for r in rows if r["property"] == "dipole_norm"):
         reference = known.get(key_of(systems[row["id"]]))
-        if row["property"] == "dipole_norm" and reference is not None:
+        if reference is not None:
             norm = np.linalg.norm(reference.dipole) * AU2DEBYE
             errors[reference.name] = 100 * (norm - row["value"]) / max(row["value"], 1.0)
     return summary(errors, "percent")
@@ -71,13 +70,13 @@ def dipoles(library: dict[str, Reference], systems: dict[str, System], folder: P
 
 def atomization(library: dict[str, Reference], systems: dict[str, System], folder: Path) -> dict:
     """Errors (kcal/mol) of the energies called `best`, and of those with the densities' basis alone."""
-    out = {}
+    rows, out = [r for r in read_reactions(folder) if r.set == "W4-17"], {}
     for kind in ("best", "total"):
         known = {key(r): r for r in library.values() if kind in r.energies}
         errors = {}
-        for row in read_reactions(folder):
-            members = {i: known.get(key_of(systems[i])) for i in row.stoichiometry if i in systems}
-            if row.set == "W4-17" and all(members.values()) and len(members) == len(row.stoichiometry):
+        for row in rows:
+            members = {i: known.get(key_of(systems[i])) for i in row.stoichiometry}
+            if all(members.values()):
                 energy = sum(c * members[i].energies[kind] for i, c in row.stoichiometry.items()) * KCAL
                 molecule = next(m for i, m in members.items() if row.stoichiometry[i] < 0)
                 errors[molecule.name] = energy - row.ref_kcal

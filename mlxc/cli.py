@@ -49,13 +49,11 @@ def _reference_build(args: argparse.Namespace) -> int:
     return 3 if failed else 0
 
 
-def _reference_files(args: argparse.Namespace) -> list[Path]:
-    """The file that was given, by path or as the name of a shipped one; all shipped files where none was."""
+def _reference_file(given: Path) -> Path:
+    """A file that was given by its path or as the name of a shipped one."""
     from mlxc.reference import shipped
 
-    if args.file is None:
-        return [shipped.path_of(name) for name in shipped.manifest()]
-    return [args.file if args.file.suffix or args.file.exists() else shipped.path_of(str(args.file))]
+    return given if given.suffix or given.exists() else shipped.path_of(str(given))
 
 
 def _reference_info(args: argparse.Namespace) -> int:
@@ -65,16 +63,17 @@ def _reference_info(args: argparse.Namespace) -> int:
     if args.file is None:
         for name, entry in shipped.manifest().items():
             print(f"{name:14s} {entry['systems']:4d} systems  {entry['description']}")
-        return 0
-    for path in _reference_files(args):
-        print(table(path))
+    else:
+        print(table(_reference_file(args.file)))
     return 0
 
 
 def _reference_verify(args: argparse.Namespace) -> int:
+    from mlxc.reference import shipped
     from mlxc.reference.inspect import verify
 
-    for path in _reference_files(args):
+    paths = [_reference_file(args.file)] if args.file else map(shipped.path_of, shipped.manifest())
+    for path in paths:
         print(f"{path}: {verify(path)} systems, all as they were written, densities and what follows from them agree")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging.config
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,29 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
         if not all(map(math.isfinite, (x, y, z))):
             raise InputError(f"{path}, line {number}: the coordinates are not numbers: {line!r}")
         atoms.append((symbol, (x, y, z)))
-    for i, (_, a) in enumerate(atoms):
-        for j, (_, b) in enumerate(atoms[:i]):
-            if math.dist(a, b) < CLOSEST:
-                raise InputError(f"{path}: atoms {j + 1} and {i + 1} lie on top of each other")
+    pair = coinciding([x for _, x in atoms])
+    if pair:
+        raise InputError(f"{path}: atoms {pair[0] + 1} and {pair[1] + 1} lie on top of each other")
     return atoms
+
+
+def coinciding(coords: Sequence[Sequence[float]]) -> tuple[int, int] | None:
+    """Two atoms closer to each other than CLOSEST, of coordinates in Angstrom; None where there are none."""
+    for i, a in enumerate(coords):
+        for j, b in enumerate(coords[:i]):
+            if math.dist(a, b) < CLOSEST:
+                return j, i
+    return None
 
 
 def count_electrons(symbols: Iterable[str], charge: int = 0) -> int:
     """Number of electrons of these atoms with this charge."""
     return sum(map(ELEMENTS.index, symbols)) - charge
+
+
+def spin_is_possible(nelectron: int, spin: int) -> bool:
+    """Whether so many electrons can have `spin`, 2S, of them unpaired."""
+    return 0 <= spin <= nelectron and (nelectron - spin) % 2 == 0
 
 
 def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = None) -> gto.Mole:
@@ -76,7 +89,7 @@ def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = N
         raise InputError(f"charge {charge} leaves {nelectron} electrons: at least one is needed")
     if spin is None:
         spin = nelectron % 2
-    if spin < 0 or spin > nelectron or (nelectron - spin) % 2:
+    if not spin_is_possible(nelectron, spin):
         raise InputError(
             f"{nelectron} electrons cannot have {spin} unpaired: --spin takes the number of unpaired electrons (2S), "
             f"here {'an odd' if nelectron % 2 else 'an even'} number"

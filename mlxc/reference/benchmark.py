@@ -16,7 +16,7 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR
 from pyscf.data.radii import COVALENT
 
-from mlxc.geometry import CLOSEST, count_electrons
+from mlxc.geometry import coinciding, count_electrons, spin_is_possible
 
 #: Atoms closer than so many times the sum of their covalent radii are bonded.
 BOND = 1.3
@@ -81,6 +81,23 @@ def graph_key(symbols: Iterable[str], coords: Iterable, charge: int, multiplicit
     return f"{formula}|{charge}|{multiplicity}|{bonds[:8]}"
 
 
+def make_system(
+    id: str,
+    charge: int,
+    multiplicity: int,
+    symbols: Iterable[str],
+    coords: Iterable[tuple[float, float, float]],
+    nheavy: int | None = None,
+    key: str | None = None,
+) -> System:
+    """A system, with nheavy and graph_key worked out where they are not given."""
+    symbols, coords = tuple(symbols), tuple(coords)
+    if nheavy is None:
+        nheavy = sum(s != "H" for s in symbols)
+    key = key or graph_key(symbols, coords, charge, multiplicity)
+    return System(id, charge, multiplicity, symbols, coords, nheavy, key)
+
+
 def faults(systems: dict[str, System], reactions: list[Reaction]) -> list[str]:
     """What is wrong with a benchmark, one line each: impossible systems, unknown species, nuclei out of balance."""
     found = [f"{s.id}: {why}" for s in systems.values() if (why := _system_fault(s))]
@@ -112,12 +129,10 @@ def _system_fault(system: System) -> str:
         return f"{', '.join(unknown) or 'nothing'} is not an element"
     if [len(x) for x in system.coords] != [3] * len(system.symbols) or not np.isfinite(system.coords).all():
         return "its coordinates are not three numbers for each atom"
-    coords = np.array(system.coords)
-    distances = np.linalg.norm(coords[:, None] - coords, axis=-1) + np.diag(np.full(len(coords), np.inf))
-    if distances.min() < CLOSEST:
+    if coinciding(system.coords):
         return "two atoms lie on top of each other"
-    electrons, spin = count_electrons(system.symbols, system.charge), system.multiplicity - 1
-    if not 0 <= spin <= electrons or (electrons - spin) % 2 or not electrons:
+    electrons = count_electrons(system.symbols, system.charge)
+    if not electrons or not spin_is_possible(electrons, system.multiplicity - 1):
         return f"{electrons} electrons cannot have multiplicity {system.multiplicity}"
     return ""
 

@@ -126,8 +126,8 @@ def _best(
         hf, correlation = methods.extrapolated(pairs[0], pairs[1], level["cardinal"])
         out |= {"hf/limit": hf, f"{level['method'].lower()}/limit": hf + correlation}
     core = 0.0
-    mol = _mole(task, coords, level.get("core_basis", level["bases"][0]), max_memory)
-    if "core_basis" in level and methods.core_orbitals(mol):
+    if "core_basis" in level and methods.core_orbitals(at):
+        mol = _mole(task, coords, level["core_basis"], max_memory)
         both = [methods.solve(mol, level["method"], frozen, density=False) for frozen in (False, True)]
         for found in both:
             if found.outcome != CONVERGED:

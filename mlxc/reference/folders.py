@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
-from mlxc.reference.benchmark import Reaction, System, faults, graph_key
+from mlxc.reference.benchmark import Reaction, System, faults, make_system
 from mlxc.reference.gmtkn55 import is_gmtkn55, read_gmtkn55
 
 T = TypeVar("T")
@@ -37,11 +37,10 @@ def _rows(path: Path, convert: Callable[[dict], T]) -> list[T]:
 
 
 def _system(row: dict) -> System:
-    symbols, coords = tuple(row["symbols"]), tuple((float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"])
+    coords = [(float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"]]
     charge, multiplicity = int(row["charge"]), int(row["multiplicity"])
-    nheavy = row.get("nheavy", sum(s != "H" for s in symbols))
-    key = row.get("graph_key") or graph_key(symbols, coords, charge, multiplicity)
-    return System(row["id"], charge, multiplicity, symbols, coords, nheavy, key)
+    given = row.get("nheavy"), row.get("graph_key")
+    return make_system(row["id"], charge, multiplicity, row["symbols"], coords, *given)
 
 
 def _reaction(row: dict) -> Reaction:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlxc.errors import InputError
 from mlxc.geometry import read_xyz
-from mlxc.reference.benchmark import Reaction, System, graph_key
+from mlxc.reference.benchmark import Reaction, System, make_system
 
 _REACTION = re.compile(
     r"(?:(?P<name>\w+)=\$\(\s*)?"
@@ -98,9 +98,7 @@ def _read_system(home: Path, name: str) -> System:
     xyz = folder / "struc.xyz"
     atoms = read_xyz(xyz) if xyz.exists() else _read_coord(folder / "coord")
     symbols, coords = zip(*atoms, strict=True)
-    key = graph_key(symbols, coords, charge, unpaired + 1)
-    nheavy = sum(s != "H" for s in symbols)
-    return System(f"{home.name}/{name}", charge, unpaired + 1, symbols, coords, nheavy, key)
+    return make_system(f"{home.name}/{name}", charge, unpaired + 1, symbols, coords)
 
 
 def _number(path: Path) -> int:

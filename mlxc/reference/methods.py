@@ -54,13 +54,13 @@ def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: take one of {', '.join(METHODS)}")
+    core = core_orbitals(mol) if frozen_core else 0
+    if min(mol.nelec) < core:
+        raise InputError(f"{mol.nelec[0]} and {mol.nelec[1]} electrons do not fill {core} frozen orbitals: freeze none")
     found = Solution()
     mf = hartree_fock(mol, found)
     if found.outcome != CONVERGED:
         return found
-    core = core_orbitals(mol) if frozen_core else 0
-    if min(mol.nelec) < core:
-        raise InputError(f"{mol.nelec[0]} and {mol.nelec[1]} electrons do not fill {core} frozen orbitals: freeze none")
     if method == "HF" or mol.nelectron - 2 * core < 2:  # exact for one electron above the frozen ones
         found.dm1 = _spins(mf.make_rdm1())
     elif method == "FCI":

@@ -38,7 +38,7 @@ from typing import Any
 from pyscf.data.elements import ELEMENTS
 
 from mlxc.errors import InputError
-from mlxc.geometry import count_electrons
+from mlxc.geometry import count_electrons, spin_is_possible
 from mlxc.reference.methods import METHODS
 
 #: Types of the keys of a [[system]] table.
@@ -144,7 +144,7 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
         charge = row.get("charge", 0)
         electrons = count_electrons((s for s, _ in atoms), charge)
         spin = row.get("spin", unpaired if unpaired is not None and charge == 0 else electrons % 2)
-        if (electrons - spin) % 2 or not 0 <= spin <= electrons:
+        if not spin_is_possible(electrons, spin):
             raise InputError(f"{path}: {row['name']} has {electrons} electrons, of which {spin} cannot be unpaired")
         settle = optimize if len(atoms) > 1 and not scans else ""
         tasks.append(Task(row["name"] + suffix, atoms, charge, spin, settle, density, energy))
