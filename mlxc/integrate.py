@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import copy
+from functools import reduce
 from itertools import combinations_with_replacement
+from operator import iadd
 from typing import Any
 
 import numpy as np
@@ -98,7 +100,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
     def ranges(self, mol: Any, grids: Any, max_memory: float) -> list[tuple[int, int]]:
         """First point of every block, and the one after its last: no more than the threads have memory for."""
         points, threads = self.tables(mol, grids, max_memory).potentials, lib.num_threads()
-        room = int(max_memory / 4 / threads / (8e-6 * 5 * mol.nao))
+        room = int(max_memory / 8 / threads / (8e-6 * 5 * mol.nao))
         return list(points.blocks(min(BLOCK, room, -(-len(points.coords) // threads))))
 
     def blocks(self, mol: Any, grids: Any, pairs: list[Any], ranges: list[tuple[int, int]]):
@@ -143,9 +145,10 @@ class LocalHybridNumInt(dft.numint.NumInt):
             return nelec, exc, semilocal, *([] if whole else [*columns, *(p.gathered for p in own)])
 
         ranges = self.ranges(mol, grids, max_memory)
-        gathered = 1e-6 * sum(p.gathered.nbytes for p in pairs)  # by every thread
+        gathered = 1e-6 * sum(p.coefficients.nbytes for p in pairs)  # by every thread
         shares = shared_out(work, ranges, most=int(max_memory / 4 / max(gathered, 1e-6)))
-        nelec, exc, semilocal, *rest = (sum(x) for x in zip(*shares, strict=True))
+        nelec, exc, semilocal, *rest = (reduce(iadd, x) for x in zip(*shares, strict=True))
+        del shares
         if whole:
 
             def basis(p0: int, p1: int) -> np.ndarray:

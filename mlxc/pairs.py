@@ -58,12 +58,13 @@ class FittedPairs:
         molecular = tables.transformed(local, local)[:, rows, columns]
         #: C^P_ij for i >= j, one pair per row.
         self.coefficients = np.ascontiguousarray(tables.solve(molecular).T)
-        self.gathered = np.zeros_like(self.coefficients)
+        #: sum_g b phi_i phi_j V_P, (pairs, naux); takes no memory before it is used.
+        self.gathered = np.zeros(self.coefficients.shape)
 
     def share(self) -> FittedPairs:
-        """The same pairs with nothing gathered, for one of several threads."""
+        """The same pairs with room to gather, for one of several threads."""
         own = copy.copy(self)
-        own.gathered = np.zeros_like(self.gathered)
+        own.gathered = np.zeros(self.coefficients.shape)
         return own
 
     def potential(self, phi: np.ndarray, p0: int) -> np.ndarray:
@@ -78,7 +79,7 @@ class FittedPairs:
         """Add sum_g b phi_i phi_j V_P for weights b (g,) and orbitals phi (g, n) at the points p0 ... p0 + g."""
         for group in self.tables.potentials.groups(p0, p0 + len(phi)):
             orbitals = np.ascontiguousarray(phi[group.points].T)
-            self.gathered += group.gather(packed_products(orbitals, b[group.points]))
+            group.gather_into(self.gathered, packed_products(orbitals, b[group.points]))
 
     def fitted(self) -> np.ndarray:
         """What `gather` has seen, solved for the fit, (naux, n, n)."""

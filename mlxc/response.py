@@ -13,7 +13,9 @@ and the exact-exchange operator with weights w = dE/dex by -1/2 sum_g w { v_mu,a
 from __future__ import annotations
 
 import copy
+from functools import reduce
 from itertools import combinations_with_replacement
+from operator import iadd
 from typing import Any
 
 import numpy as np
@@ -39,21 +41,24 @@ class PerturbedPairs:
 class Response:
     """dD -> dF for the occupied orbitals (nao, n) of each spin; S = 1 orbitals stand for two equal spins.
 
+    Orbitals are those of D = L L^T: orthogonal, a fractionally occupied one times the root of its occupation.
     Exact in the blocks that connect occupied orbitals with any others; zero between unoccupied ones.
     """
 
     def __init__(self, ni: LocalHybridNumInt, mol: Any, grids: Any, occupied: list[np.ndarray], max_memory: float):
         self.ni, self.mol, self.grids, self.max_memory = ni, mol, grids, max_memory
-        self.spin, self.overlap = len(occupied) - 1, mol.intor_symmetric("int1e_ovlp")
+        self.spin, overlap = len(occupied) - 1, mol.intor_symmetric("int1e_ovlp")
         tables = ni.tables(mol, grids, max_memory)
         self.pairs = [tables.pairs(c, np.ones(c.shape[1])) for c in occupied]
+        #: S L (L^T S L)^-1 of each spin: its transpose takes L to unity.
+        self.duals = [overlap @ c / np.einsum("mi,mn,ni->i", c, overlap, c, optimize=True) for c in occupied]
         self.ranges = ni.ranges(mol, grids, max_memory)
         #: First and second derivatives at the points of each block, by its first point.
         self.first: dict[int, np.ndarray] = {}
         self.second: dict[int, np.ndarray] = {}
         shares = shared_out(self._differentiate, self.ranges)
         for p, *gathered in zip(self.pairs, *shares, strict=True):
-            p.gathered = sum(gathered)
+            p.gathered = reduce(iadd, gathered)
         #: sum_g w phi_i phi_j V_P, solved for the fit, (naux, n, n).
         self.fitted = [p.fitted() for p in self.pairs]
 
@@ -83,7 +88,10 @@ class Response:
 
     def _apply(self, dms: np.ndarray, threads: int) -> np.ndarray:
         sets = [
-            [Change(p, f, *self._sides(d, p.local)) for d, p, f in zip(dm, self.pairs, self.fitted, strict=True)]
+            [
+                Change(p, f, *self._sides(d, p.local, dual))
+                for d, p, f, dual in zip(dm, self.pairs, self.fitted, self.duals, strict=True)
+            ]
             for dm in dms
         ]
 
@@ -101,7 +109,10 @@ class Response:
             for change, *others in zip(changes, *shares, strict=True):
                 change.collect(others)
         return np.array(
-            [[self._rebuild(c, p.local) for c, p in zip(changes, self.pairs, strict=True)] for changes in sets]
+            [
+                [self._rebuild(c, p.local, dual) for c, p, dual in zip(changes, self.pairs, self.duals, strict=True)]
+                for changes in sets
+            ]
         )
 
     def _gather(self, blocks: list[Block], changes: list[Change], first: np.ndarray, second: np.ndarray) -> None:
@@ -118,11 +129,11 @@ class Response:
         for s, (change, block) in enumerate(zip(changes, blocks, strict=True)):
             change.add(block, v1[s], vgrad1[s] + grad_part[s], v1[-2 * n + s], v1[-n + s], first[-n + s])
 
-    def _sides(self, dm: np.ndarray, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @staticmethod
+    def _sides(dm: np.ndarray, local: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A and B of dm = A L^T + L B^T."""
-        sl = self.overlap @ local
-        both = 0.5 * sl.T @ dm @ sl
-        return dm @ sl - local @ both, dm.T @ sl - local @ both.T
+        both = 0.5 * dual.T @ dm @ dual
+        return dm @ dual - local @ both, dm.T @ dual - local @ both.T
 
     def _variables(self, blocks: list[Block], changes: list[Change]) -> np.ndarray:
         """Changes of the functional's variables, as in `spin_variables`."""
@@ -135,11 +146,11 @@ class Response:
         rest = [[scale * getattr(c, k) for c in changes] for k in ("rho", "tau", "ex")]
         return np.concatenate([rest[0], sigma, rest[1], rest[2]])
 
-    def _rebuild(self, change: Change, local: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _rebuild(change: Change, local: np.ndarray, dual: np.ndarray) -> np.ndarray:
         """dF (nao, nao) from dF @ L and dF^T @ L."""
         right, left = change.columns()
-        sl = self.overlap @ local
-        return right @ sl.T + sl @ left.T - sl @ (local.T @ right) @ sl.T
+        return right @ dual.T + dual @ left.T - dual @ (local.T @ right) @ dual.T
 
 
 def enter(block: Block, changes: list[Change]) -> None:
@@ -224,7 +235,7 @@ class Change:
             self.direct[k] += same - 0.5 * block.ao[0].T @ exchange
             for group in self.pairs.tables.potentials.groups(block.p0, block.p0 + len(phi)):
                 pair = phi[group.points].T[:, None] * products[group.points].T
-                self.gathered[k] += group.gather(pair.reshape(n * n, pair.shape[2]))
+                group.gather_into(self.gathered[k], pair.reshape(n * n, pair.shape[2]))
 
     def columns(self) -> tuple[np.ndarray, np.ndarray]:
         """dF @ L and dF^T @ L, (nao, n) each."""

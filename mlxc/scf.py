@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
+from mlxc.occupations import LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -124,11 +126,12 @@ class LocalHybridSCF:
         """As PySCF's: the function dm1 -> change of the Fock matrix.  `singlet` is for restricted objects.
 
         Right for changes that involve occupied orbitals, in the blocks between these and any others; the block between
-        unoccupied orbitals is zero.  Raises InputError for fractional occupations and for spin flips.
+        unoccupied orbitals is zero.  Raises InputError for spin flips, and for fractional occupations but those of
+        `fractional`.
         """
         coefficients = np.asarray(self.mo_coeff if mo_coeff is None else mo_coeff)
         occupations = np.asarray(self.mo_occ if mo_occ is None else mo_occ)
-        if not np.isin(occupations, (0, 1, 2)).all():
+        if not (np.isin(occupations, (0, 1, 2)).all() or isinstance(self, FixedOccupations)):
             raise InputError("the response of fractionally occupied orbitals is not available")
         restricted = occupations.ndim == 1 and not isinstance(self, rohf.ROHF)
         if not restricted and not with_j and hermi == 0:
@@ -139,6 +142,8 @@ class LocalHybridSCF:
             pairs = np.broadcast_to(coefficients, (2, *coefficients.shape[-2:]))
             filled = occupations > 0 if occupations.ndim == 2 else [occupations > 0, occupations == 2]
             orbitals = [c[:, n] for c, n in zip(pairs, filled, strict=True)]
+            if isinstance(self, FixedOccupations):
+                orbitals = [c * np.sqrt(n[n > 0]) for c, n in zip(orbitals, occupations, strict=True)]
         response = Response(self._numint, self.mol, self.grids, orbitals, max_memory or self.max_memory)
         nao = self.mol.nao
 
@@ -221,14 +226,39 @@ def KS(mol: Any, xc: str | Functional = "default") -> Any:
     return attach(mol.KS(), xc)
 
 
+def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Functional = "default") -> Any:
+    """A PySCF UKS object whose orbitals are occupied as `occupations` says: ([1, 1, 0.5], [1, 1]) for spin up and down.
+
+    Within each spin the orbitals are occupied in the order of their energies.  The molecule's own charge and spin have
+    no effect but on the initial guess.  Energies, densities, orbitals and `gen_response` are available, with
+    `.density_fit()` as well.  Raises InputError for occupations that are not between 0 and 1, and as `attach`.
+    """
+    mf = attach(mol.UKS(), xc)
+    mf.occupations = checked_occupations(mol, occupations)
+    return lib.set_class(mf, (FixedOccupations, type(mf)))
+
+
 def converge(mf: Any, dm0: Any = None) -> Any:
     """Run an SCF; where DIIS fails, go on from its orbitals with PySCF's second-order solver.
 
+    Fixed occupations, which that solver does not know, are tried again with a level shift.
     Returns the object that holds the result: `mf`, or an equal one from the second-order solver.
     Its `converged` says whether it worked.
     """
     mf.kernel(dm0)
-    return mf if mf.converged or mf.max_cycle < 2 else second_order(mf)
+    if mf.converged or mf.max_cycle < 2:
+        return mf
+    if isinstance(mf, FixedOccupations):
+        return shifted(mf)
+    return second_order(mf)
+
+
+def shifted(mf: Any) -> Any:
+    """Go on from the orbitals of `mf` with a level shift; returns it."""
+    shift, mf.level_shift = mf.level_shift, LEVEL_SHIFT
+    mf.kernel(mf.make_rdm1())
+    mf.level_shift = shift
+    return mf
 
 
 def second_order(mf: Any) -> Any:

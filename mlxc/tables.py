@@ -112,7 +112,16 @@ class Group(NamedTuple):
 
     def gather(self, values: np.ndarray) -> np.ndarray:
         """sum_g x_g V_P(g) for x (m, g), (m, naux)."""
-        return (values if self.weights is None else values @ self.weights) @ self.table
+        return self._at_some(values) @ self.table
+
+    def gather_into(self, out: np.ndarray, values: np.ndarray) -> None:
+        """Add what `gather` gives to out (m, naux), in rows, without an array of this size in between."""
+        if out.size:
+            scipy.linalg.blas.dgemm(1.0, self.table.T, self._at_some(values).T, beta=1.0, c=out.T, overwrite_c=True)
+
+    def _at_some(self, values: np.ndarray) -> np.ndarray:
+        """sum_g x_g weights_g,k."""
+        return values if self.weights is None else values @ self.weights
 
 
 class PotentialTable:

@@ -1,0 +1,58 @@
+"""Self-consistent fields with occupation numbers that the user fixes, fractional ones among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pyscf import gto
+
+from mlxc.errors import InputError
+
+#: Level shift (Eh) with which an SCF that has not converged is tried again.
+LEVEL_SHIFT = 0.3
+
+
+class FixedOccupations:
+    """What `mlxc.scf.fractional` adds to the class of an unrestricted object.
+
+    The orbitals of each spin are occupied in the order of their energies by `occupations`, two sequences of numbers
+    between 0 and 1, whatever the molecule's own number of electrons.
+    """
+
+    __name_mixin__ = "FixedOccupations"
+    _keys = frozenset({"occupations"})
+    occupations: tuple[np.ndarray, np.ndarray]
+
+    def get_occ(self, mo_energy: Any = None, mo_coeff: Any = None) -> np.ndarray:
+        """Occupation numbers (2, nmo) of orbitals with energies (2, nmo)."""
+        energies = self.mo_energy if mo_energy is None else mo_energy  # type: ignore[attr-defined]
+        out = np.zeros_like(np.asarray(energies))
+        for row, e, n in zip(out, energies, self.occupations, strict=True):
+            row[np.argsort(e, kind="stable")[: len(n)]] = n
+        return out
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's methods that know of whole electrons only."""
+        raise InputError("with fixed occupations there are energies, densities and orbitals, but not this")
+
+    newton = stability = TDA = TDDFT = nuc_grad_method = Gradients = Hessian = _refuse
+
+
+def checked_occupations(mol: gto.Mole, occupations: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The occupations of both spins as arrays.  Raises InputError for what cannot be occupied so."""
+    try:
+        alpha, beta = (np.asarray(n, dtype=float) for n in occupations)
+    except (TypeError, ValueError) as err:
+        raise InputError(
+            f"occupations are two lists of numbers, of spin up and down, not {occupations!r}: give ([1, 0.5], [1])"
+        ) from err
+    for n in (alpha, beta):
+        if n.ndim != 1 or not ((n >= 0) & (n <= 1)).all():
+            raise InputError(f"occupations of one spin are numbers from 0 to 1 in a row, not {n.tolist()}")
+        if len(n) > mol.nao:
+            raise InputError(f"{len(n)} occupations, but {mol.nao} orbitals in this basis")
+    if alpha.sum() + beta.sum() == 0:
+        raise InputError("no orbital is occupied")
+    return alpha, beta
