@@ -30,8 +30,8 @@ from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
-from mlxc.train.dataset import KCAL, Dataset, split
-from mlxc.train.fit import by_set
+from mlxc.train.dataset import KCAL, Dataset, FixedDensities, split
+from mlxc.train.run import by_set
 
 
 def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) -> dict:
@@ -58,18 +58,21 @@ def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) ->
     return result
 
 
-def compare(data: Dataset, reactions: list[Reaction], results: dict[str, dict], xc: str) -> dict:
+def compare(
+    data: Dataset, densities: FixedDensities, reactions: list[Reaction], results: dict[str, dict], xc: str
+) -> dict:
     """Errors (kcal/mol) of each row, and their mean absolute values per set, from `solve`'s results by key."""
+    found = [results[k]["energy_hartree"] if k in results else 0.0 for k in data.index]
     energies = {
-        "self_consistent": torch.tensor([results[k]["energy_hartree"] for k in data.index], dtype=torch.float64),
-        "r2scan": data.e_r2scan,
-        "pbe0": data.e_pbe0,
+        "self_consistent": torch.tensor(found, dtype=torch.float64),
+        "r2scan": densities.e_r2scan,
+        "pbe0": densities.e_pbe0,
     }
     if models.exists(xc):
-        energies["fixed_density"] = data.full_grid(mlxc.load(xc))
+        energies["fixed_density"] = densities.full_grid(mlxc.load(xc))
     for name in models.names():
         if models.sha256(name) != models.sha256(xc):
-            energies[f"{name}, fixed_density"] = data.full_grid(mlxc.load(name))
+            energies[f"{name}, fixed_density"] = densities.full_grid(mlxc.load(name))
     errors = {k: data.errors(reactions, e) for k, e in energies.items()}
     reactions = [replace(r, set=f"{r.set}, seen in training") if r.seen_in_training else r for r in reactions]
     rows = [
@@ -110,23 +113,26 @@ def main() -> None:
         trained_on = select(reactions, systems, SETS, "train", ELEMENTS, args.max_heavy)
         validated = split(trained_on, systems, args.held_out)[1]
         rows = [r for r in rows if r.role == "dev" or r in validated]
-    data = Dataset(rows, systems, args.cache) if args.cache else None
-    rows = data.reactions if data else rows
+    data = Dataset(systems, rows)
+    densities = FixedDensities(data.species, args.cache) if args.cache else None
+    left_out = len(rows)
+    rows = data.complete(rows, densities.known) if densities else rows
+    left_out -= len(rows)
     wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
     with ProcessPoolExecutor(args.jobs) as pool:
         n = len(wanted)
-        settings = [[x] * n for x in (args.xc, basis, data is not None, work)]
+        settings = [[x] * n for x in (args.xc, basis, densities is not None, work)]
         results = dict(zip(wanted, pool.map(solve, wanted.values(), *settings), strict=True))
     whole = [r for r in rows if all(results[systems[i].key]["rung"] != "none" for i in r.stoichiometry)]
-    if data is None:
+    if densities is None:
         errors: dict[str, list[float]] = {}
         for r in whole:
             value = sum(c * results[systems[i].key]["energy_hartree"] for i, c in r.stoichiometry.items()) * KCAL
             errors.setdefault(r.set, []).append(abs(value - r.ref_kcal))
         comparison: dict = {"self_consistent_mae_kcal": {s: round(sum(e) / len(e), 3) for s, e in errors.items()}}
     else:
-        comparison = compare(data, whole, results, args.xc)
-        comparison["rows_not_in_cache"] = data.left_out
+        comparison = compare(data, densities, whole, results, args.xc)
+        comparison["rows_not_in_cache"] = left_out
     fitted = "density fitting, conv_tol 1e-8" if args.cache else "no density fitting, conv_tol 1e-9"
     record = {
         "command": f"python benchmarks/convergence.py --data FOLDER {'--cache CACHE ' if args.cache else ''}"

@@ -1,4 +1,4 @@
-"""The command line: `mlxc run FILE.xyz`, `mlxc models [NAME]`, `mlxc reference build|info|verify|import`.
+"""The command line: `mlxc run FILE.xyz`, `mlxc train CONFIG.toml`, `mlxc models [NAME]`, `mlxc reference ...`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
@@ -22,6 +22,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, result)
     return 0 if result["converged"] and result.get("geometry_converged", True) else 3
+
+
+def _train(args: argparse.Namespace) -> int:
+    from mlxc.train.run import train
+
+    print(f"the model is in {train(args.config, args.out, args.resume)}")
+    return 0
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -116,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--json", type=Path, metavar="OUT")
     run.set_defaults(action=_run)
+    train = commands.add_parser("train", help="train a functional as a configuration says (docs/training.md)")
+    train.add_argument("config", type=Path, metavar="CONFIG.toml")
+    train.add_argument("--out", type=Path, metavar="DIR", help="model, checkpoint and log (default: beside CONFIG)")
+    train.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
+    train.set_defaults(action=_train)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
     show.set_defaults(action=_models)

@@ -1,4 +1,4 @@
-"""Fixed-density training from a benchmark folder to a model that loads, on four small molecules."""
+"""Cached densities, condensed molecules, rows and splits, on four small molecules."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.train import cache, fit, radial
+from mlxc.train import cache, radial
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.dataset import KCAL, correction, read_molecule, split
 
@@ -174,33 +174,6 @@ def test_condensing_is_exact_for_linear_functions(rng):
     assert condense(np.zeros((2, 5)), np.ones(5), np.ones((1, 5)), 3)[1].tolist() == [[5.0]]
 
 
-@pytest.fixture
-def one_thread():
-    """Sums over several threads differ in their last digits from run to run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("family", sorted(models.FAMILIES))
-def test_training_improves_and_ships_a_model(folder, cached, monkeypatch, tmp_path, family, one_thread):
-    out = tmp_path / "tiny"
-    settings = ["--family", family, "--adam-steps", "20", "--steps", "100", "--width", "6", "--size-weight", "0"]
-    arguments = ["--data", folder, "--cache", cached, "--out", out, *settings]
-    monkeypatch.setattr(fit, "split", lambda rows, *_: (rows, rows))
-    monkeypatch.setattr(radial, "ATOMS", {"F": 1})
-    call(fit.main, monkeypatch, *arguments)
-    errors = models.describe(out)["card"]["errors"]["training"]["mae_kcal"]
-    assert errors["mlxc"]["W4-17"] < 0.7 * errors["r2scan"]["W4-17"]
-    first = models.describe(out)["sha256"]
-    call(fit.main, monkeypatch, *arguments)
-    assert models.describe(out)["sha256"] == first  # same seed, same model
-    functional = models.load(out)
-    assert functional.name == "tiny"
-    assert type(functional) is models.FAMILIES[family]
-
-
 def test_split_keeps_graphs_apart(folder):
     template = read_systems(folder)["h2"]
     systems = {str(i): dataclasses.replace(template, id=str(i), graph_key=str(i // 2)) for i in range(32)}
@@ -211,11 +184,6 @@ def test_split_keeps_graphs_apart(folder):
     graphs = [{systems[r.name].graph_key for r in part} for part in (inside, outside)]
     assert not graphs[0] & graphs[1]
     assert split(rows, systems, seed=1) != (inside, outside)
-
-
-def test_too_few_rows_are_refused(folder, cached, monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="too few"):
-        call(fit.main, monkeypatch, "--data", folder, "--cache", cached, "--out", tmp_path / "m")
 
 
 def test_selection_and_broken_folders(folder, tmp_path):

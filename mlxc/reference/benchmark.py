@@ -24,7 +24,11 @@ BOND = 1.3
 
 @dataclass(frozen=True)
 class System:
-    """One molecule: charge, multiplicity 2S + 1, symbols and coordinates (Angstrom)."""
+    """One molecule: charge, multiplicity 2S + 1, symbols and coordinates (Angstrom).
+
+    `occupations` of the orbitals of both spins, where they are not those of charge and multiplicity
+    (`mlxc.scf.fractional`).
+    """
 
     id: str
     charge: int
@@ -33,17 +37,19 @@ class System:
     coords: tuple[tuple[float, float, float], ...]
     nheavy: int
     graph_key: str
+    occupations: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def key(self) -> str:
         """Hash of what an SCF calculation depends on: equal for one geometry that occurs in several sets."""
-        content = json.dumps([self.charge, self.multiplicity, self.symbols, self.coords])
+        fractional = [self.occupations] if self.occupations else []
+        content = json.dumps([self.charge, self.multiplicity, self.symbols, self.coords, *fractional])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def is_atom(self) -> bool:
         """Whether this is a neutral atom."""
-        return len(self.symbols) == 1 and self.charge == 0
+        return len(self.symbols) == 1 and self.charge == 0 and self.occupations is None
 
     def mole(self, basis: str) -> gto.Mole:
         """The PySCF molecule in the given basis."""

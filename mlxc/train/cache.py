@@ -12,6 +12,7 @@ import argparse
 import os
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -24,7 +25,8 @@ from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.scf import converge
+from mlxc.scf import converge, fractional
+from mlxc.train.config import Data
 
 SETS = ("W4-17", "BH76", "G21IP")
 #: Development rows of these sets are cached as well, where training has not seen all their molecules.
@@ -36,11 +38,15 @@ GRID_LEVEL = 3
 RHO_MIN = 1e-9
 
 
-def kohn_sham(system: System, xc: str, basis: str, start: dft.rks.RKS | None = None) -> dft.rks.RKS:
+def kohn_sham(
+    system: System, xc: str, basis: str, grid_level: int = GRID_LEVEL, start: dft.rks.RKS | None = None
+) -> dft.rks.RKS:
     """A converged density-fitted KS object; restricted for singlets.  From the density and on the grid of `start`."""
-    mf = dft.KS(system.mole(basis), xc=xc).density_fit()
+    mol = system.mole(basis)
+    mf = fractional(mol, system.occupations, xc) if system.occupations else dft.KS(mol, xc=xc)
+    mf = mf.density_fit()
     mf.conv_tol = 1e-8
-    mf.grids.level = GRID_LEVEL
+    mf.grids.level = grid_level
     if start is None:
         return converge(mf)
     mf.grids = start.grids
@@ -59,9 +65,9 @@ def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> Features
     return Features(f.rho, f.sigma, f.tau, exchange_at(mol, coords, dm))
 
 
-def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.ndarray]:
-    """Features and weights of a converged calculation on its own grid, without the empty points."""
-    dms = np.asarray(mf.make_rdm1())
+def features_on_grid(mf: dft.rks.RKS, dm1: np.ndarray | None = None, block: int = 20000) -> tuple[Features, np.ndarray]:
+    """Features and weights on the grid of a calculation, without the empty points: of its density matrix or another."""
+    dms = np.asarray(mf.make_rdm1() if dm1 is None else dm1)
     dm = torch.from_numpy(dms if dms.ndim == 3 else dms[None] / 2)
     parts = [GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)]
     joined = Features.join(parts)
@@ -71,11 +77,11 @@ def features_on_grid(mf: dft.rks.RKS, block: int = 20000) -> tuple[Features, np.
     return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
-def write(path: Path, system: System, basis: str) -> bool:
+def write(path: Path, system: System, basis: str, grid_level: int = GRID_LEVEL) -> bool:
     """Compute and store one molecule; returns whether both calculations converged."""
     start = time.perf_counter()
-    r2scan = kohn_sham(system, "r2scan", basis)
-    pbe0 = kohn_sham(system, "pbe0", basis, r2scan)
+    r2scan = kohn_sham(system, "r2scan", basis, grid_level)
+    pbe0 = kohn_sham(system, "pbe0", basis, grid_level, r2scan)
     features, weights = features_on_grid(r2scan)
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
@@ -85,7 +91,7 @@ def write(path: Path, system: System, basis: str) -> bool:
         f.attrs.update(
             id=system.id,
             basis=basis,
-            grid_level=GRID_LEVEL,
+            grid_level=grid_level,
             e_r2scan=r2scan.e_tot,
             exc_r2scan=float(r2scan.scf_summary["exc"]),
             e_pbe0=pbe0.e_tot,
@@ -94,6 +100,21 @@ def write(path: Path, system: System, basis: str) -> bool:
         )
     partial.rename(path)
     return bool(r2scan.converged and pbe0.converged)
+
+
+def fill(species: list[System], settings: Data, report: Callable[[str], None] = print) -> None:
+    """Make the files that are not there yet.  Raises InputError for one of another basis or grid, or without ex."""
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    for k, system in enumerate(species):
+        path = settings.cache / f"{system.key}.h5"
+        if path.exists():
+            with h5py.File(path) as f:
+                if (f.attrs["basis"], f.attrs["grid_level"]) != (settings.basis, settings.grid_level) or "ex" not in f:
+                    raise InputError(f"{path} is of another basis or grid: give these settings a cache of their own")
+        else:
+            start = time.perf_counter()
+            outcome = "converged" if write(path, system, settings.basis, settings.grid_level) else "NOT CONVERGED"
+            report(f"cache {k + 1}/{len(species)} {system.id} {outcome} {time.perf_counter() - start:.1f} s")
 
 
 def main() -> None:
@@ -117,17 +138,7 @@ def main() -> None:
         wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
         ordered += sorted(wanted.values(), key=lambda s: (len(s.symbols), s.key))
     ordered = ordered[part::nparts]
-    args.out.mkdir(parents=True, exist_ok=True)
-    for k, system in enumerate(ordered):
-        path = args.out / f"{system.key}.h5"
-        if path.exists():
-            with h5py.File(path) as f:
-                if f.attrs["basis"] != args.basis or "ex" not in f:
-                    raise InputError(f"{path} is of another basis or has no ex: give {args.basis} a folder of its own")
-        else:
-            start = time.perf_counter()
-            outcome = "converged" if write(path, system, args.basis) else "NOT CONVERGED"
-            print(f"{k + 1}/{len(ordered)} {system.id} {outcome} {time.perf_counter() - start:.1f} s", flush=True)
+    fill(ordered, Data(cache=args.out, basis=args.basis))
 
 
 if __name__ == "__main__":

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
+import numpy as np
 import torch
 from pyscf.data import elements
-from pyscf.data.nist import HARTREE2J
+from pyscf.data.nist import BOHR, HARTREE2J
 from scipy.constants import N_A, calorie, kilo
 
 from mlxc.analytic import R2SCAN
+from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
-from mlxc.neural import NeuralMetaGGA
-from mlxc.reference.benchmark import Reaction, System
-from mlxc.train.compress import Condensed
+from mlxc.reference import Reference, shipped, store
+from mlxc.reference.benchmark import Reaction, System, make_system, select
+from mlxc.reference.folders import read_reactions, read_systems
+from mlxc.train.cache import ELEMENTS
+from mlxc.train.conditions import fractional_charges, fractional_spins
+from mlxc.train.config import Data
 
 KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,
@@ -43,47 +50,116 @@ def correction(functional: Functional, features: Features, weights: torch.Tensor
         return float(weights @ (functional(features) - R2SCAN()(features)))
 
 
-class Dataset:
-    """Reactions whose molecules are all cached and converged, their total energies and their densities."""
+class Target(NamedTuple):
+    """A reference of a self-consistent density: number of its species, and its ionization potential (Eh) or None."""
 
-    def __init__(self, reactions: list[Reaction], systems: dict[str, System], cache: Path):
-        self.systems = systems
-        paths = {systems[i].key: cache / f"{systems[i].key}.h5" for r in reactions for i in r.stoichiometry}
-        present = {k for k, p in paths.items() if p.exists() and _attribute(p, "converged")}
-        self.reactions = [r for r in reactions if all(systems[i].key in present for i in r.stoichiometry)]
-        self.left_out = len(reactions) - len(self.reactions)
-        used = sorted({systems[i].key for r in self.reactions for i in r.stoichiometry})
-        self.paths = {k: paths[k] for k in used}
-        self.index = {k: i for i, k in enumerate(self.paths)}
+    species: int
+    reference: Reference
+    ionization: float | None
+
+
+class Dataset:
+    """Rows, the species that they and the references consist of, and what training may look at.
+
+    species  one System for each key, sorted by it; index: its number by the key
+    inside   rows to train on; outside: rows kept out
+    weights  of the sets of reactions
+    targets  references to train on, none of a graph that is kept out
+    """
+
+    def __init__(
+        self,
+        systems: dict[str, System],
+        inside: list[Reaction],
+        outside: list[Reaction] | None = None,
+        weights: dict[str, float] | None = None,
+        references: dict[str, Reference] | None = None,
+    ):
+        self.systems, self.inside, self.outside = systems, inside, outside or []
+        self.weights = {r.set: 1.0 for r in inside} if weights is None else weights
+        kept_out = {systems[i].graph_key for r in self.outside for i in r.stoichiometry}
+        kept_out -= {systems[i].graph_key for r in inside for i in r.stoichiometry}
+        references = references or {}
+        made = {k: system_of(r) for k, r in references.items() if r.dm1 is not None}
+        made = {k: s for k, s in made.items() if s.graph_key not in kept_out}
+        members = [systems[i] for r in (*inside, *self.outside) for i in r.stoichiometry]
+        unique = {s.key: s for s in (*made.values(), *members)}
+        self.species = [unique[k] for k in sorted(unique)]
+        self.index = {s.key: i for i, s in enumerate(self.species)}
+        self.targets = [
+            Target(self.index[s.key], references[k], ionization_potential(references[k], references))
+            for k, s in made.items()
+        ]
+
+    def matrix(self, rows: list[Reaction]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Coefficients (N, M) of the species in rows, and their reference energies (N,) in kcal/mol."""
+        matrix = torch.zeros(len(rows), len(self.species), dtype=torch.float64)
+        for line, reaction in zip(matrix, rows, strict=True):
+            for i, c in reaction.stoichiometry.items():
+                line[self.index[self.systems[i].key]] += c
+        return matrix, torch.tensor([r.ref_kcal for r in rows], dtype=torch.float64)
+
+    def errors(self, rows: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
+        """Reaction energy minus reference, kcal/mol, (N,), from total energies (M,) in Eh."""
+        matrix, references = self.matrix(rows)
+        return matrix @ energies * KCAL - references
+
+    def complete(self, rows: list[Reaction], known: torch.Tensor) -> list[Reaction]:
+        """The rows all of whose species are known, (M,)."""
+        return [r for r in rows if all(known[self.index[self.systems[i].key]] for i in r.stoichiometry)]
+
+    def atom_errors(self, energies: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+        """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
+        atoms = {s.symbols[0]: i for i, s in enumerate(self.species) if s.is_atom and s.symbols[0] in ATOMS}
+        if known is not None:
+            atoms = {a: i for a, i in atoms.items() if known[i]}
+        exact = torch.tensor([ATOMS[a] for a in atoms], dtype=torch.float64)
+        charges = torch.tensor([elements.charge(a) for a in atoms])
+        return (energies[list(atoms.values())] - exact) * KCAL / charges
+
+
+def system_of(reference: Reference) -> System:
+    """The system of a reference."""
+    coords = [(float(x), float(y), float(z)) for x, y, z in reference.coords * BOHR]
+    return make_system(reference.name, reference.charge, reference.spin + 1, reference.symbols, coords)
+
+
+def ionization_potential(reference: Reference, library: dict[str, Reference]) -> float | None:
+    """Energy of the cation at the same geometry minus that of the system, Eh; None where the library lacks it."""
+    for other in library.values():
+        alike = other.symbols == reference.symbols and np.allclose(other.coords, reference.coords)
+        if (
+            alike
+            and other.charge == reference.charge + 1
+            and {"best"} <= other.energies.keys() & reference.energies.keys()
+        ):
+            return other.energies["best"] - reference.energies["best"]
+    return -reference.energies["best"] if reference.nelectron == 1 and len(reference.symbols) == 1 else None
+
+
+class FixedDensities:
+    """Total energies of species at cached r2SCAN densities: of r2SCAN and PBE0, and of other functionals."""
+
+    def __init__(self, species: list[System], cache: Path):
+        self.paths = [cache / f"{s.key}.h5" for s in species]
+        there = [p.exists() and bool(_attribute(p, "converged")) for p in self.paths]
+        #: Species whose densities are there and converged, (M,).
+        self.known = torch.tensor(there)
         self.e_r2scan, self.e_pbe0 = (
-            torch.tensor([_attribute(p, k) for p in self.paths.values()], dtype=torch.float64)
+            torch.tensor([_attribute(p, k) if t else 0.0 for p, t in zip(self.paths, there, strict=True)]).double()
             for k in ("e_r2scan", "e_pbe0")
         )
 
-    def condensed(self, family: type[NeuralMetaGGA]) -> Condensed:
-        """All molecules on their condensed points, for functionals of this family: minutes of work."""
-        return Condensed(family, map(read_molecule, self.paths.values()))
-
-    def errors(self, reactions: list[Reaction], energies: torch.Tensor) -> torch.Tensor:
-        """Reaction energy minus reference, kcal/mol, (len(reactions),), from total energies (M,) in Eh."""
-        matrix = torch.zeros(len(reactions), len(self.index), dtype=torch.float64)
-        for row, reaction in zip(matrix, reactions, strict=True):
-            for i, c in reaction.stoichiometry.items():
-                row[self.index[self.systems[i].key]] += c
-        return matrix @ energies * KCAL - torch.tensor([r.ref_kcal for r in reactions], dtype=torch.float64)
-
-    def atom_errors(self, energies: torch.Tensor) -> torch.Tensor:
-        """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
-        atoms = {s.symbols[0]: self.index[s.key] for s in self.systems.values() if s.key in self.index and s.is_atom}
-        known = [a for a in sorted(atoms) if a in ATOMS]
-        exact = torch.tensor([ATOMS[a] for a in known], dtype=torch.float64)
-        charges = torch.tensor([elements.charge(a) for a in known])
-        return (energies[[atoms[a] for a in known]] - exact) * KCAL / charges
+    def molecules(self, part: slice = slice(None)) -> Iterator[tuple[Features, torch.Tensor]]:
+        """Features and weights of the known species, or some of them."""
+        return (read_molecule(self.paths[i]) for i in self.known.nonzero()[part, 0].tolist())
 
     def full_grid(self, functional: Functional) -> torch.Tensor:
-        """Total energies at the fixed densities, (M,) Eh, on all points."""
-        corrections = [correction(functional, *read_molecule(p)) for p in self.paths.values()]
-        return self.e_r2scan + torch.tensor(corrections, dtype=torch.float64)
+        """Total energies of a functional, (M,) Eh, on all points; zero where they are not known."""
+        energies = self.e_r2scan.clone()
+        for i in self.known.nonzero()[:, 0].tolist():
+            energies[i] += correction(functional, *read_molecule(self.paths[i]))
+        return energies
 
 
 def _attribute(path: Path, name: str) -> float:
@@ -91,8 +167,40 @@ def _attribute(path: Path, name: str) -> float:
         return float(f.attrs[name])
 
 
-def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> tuple[list[Reaction], list[Reaction]]:
-    """Training and validation rows: an eighth of the molecular graphs is kept out of training.
+def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
+    """What a configuration describes.  Raises InputError where there is nothing to train on."""
+    systems: dict[str, System] = {}
+    inside: list[Reaction] = []
+    outside: list[Reaction] = []
+    if settings.folder is not None:
+        systems = read_systems(settings.folder)
+        elements_known = frozenset(a for a in ELEMENTS)
+        rows = select(
+            read_reactions(settings.folder), systems, tuple(settings.sets), settings.role, elements_known,
+            settings.max_heavy,
+        )  # fmt: skip
+        inside, outside = split(rows, systems, seed, settings.validation)
+    for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
+        if name in losses:
+            more, rows = make()
+            systems |= more
+            inside += rows
+    references: dict[str, Reference] = {}
+    for name in settings.references:
+        library = store.read(Path(name)) if Path(name).suffix else shipped.load(name)
+        references |= {k: r for k, r in library.items() if not settings.only or k in settings.only}
+    missing = set(settings.only) - references.keys()
+    if missing:
+        raise InputError(f"no reference is called {', '.join(sorted(missing))}")
+    if not inside and not references:
+        raise InputError("nothing to train on: give [data] a folder and sets of it, or references")
+    return Dataset(systems, inside, outside, settings.sets, references)
+
+
+def split(
+    reactions: list[Reaction], systems: dict[str, System], seed: int, one_of: int = 8
+) -> tuple[list[Reaction], list[Reaction]]:
+    """Training and validation rows: one of so many molecular graphs is kept out of training.
 
     Atoms occur in most rows and are always allowed, as are METALS; a row with any kept-out molecule is for validation.
     """
@@ -102,6 +210,6 @@ def split(reactions: list[Reaction], systems: dict[str, System], seed: int) -> t
 
     members = [systems[i] for r in reactions for i in r.stoichiometry]
     graphs = sorted({s.graph_key for s in members if may_stay_out(s)})
-    out = set(random.Random(seed).sample(graphs, len(graphs) // 8))
+    out = set(random.Random(seed).sample(graphs, len(graphs) // one_of))
     inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
     return inside, [r for r in reactions if r not in inside]

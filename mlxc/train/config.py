@@ -1,0 +1,172 @@
+"""What `mlxc train` is told: a TOML file, every key of which is known.
+
+    name = "my-functional"
+    family = "neural-local-hybrid"
+
+    [data]
+    folder = "benchmarks"                     # systems.jsonl and reactions.jsonl
+    sets = {"W4-17" = 3.0, "BH76" = 1.0}      # and their weights
+    references = ["atoms", "my.h5"]           # shipped files or others: densities and ionization potentials
+
+    [losses]
+    reactions = 1.0
+    density = 10.0
+
+    [[phase]]
+    kind = "fixed"
+    lbfgs = 1500
+
+    [[phase]]
+    kind = "self-consistent"
+    adam = 20
+
+Relative paths are those from the folder of the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlxc.errors import InputError
+from mlxc.models import FAMILIES
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where molecules and references come from.
+
+    folder      benchmark folder; none: no reactions but those of `conditions`
+    sets        weight of each set of reactions
+    role        of the rows to train on
+    max_heavy   most heavy atoms of a molecule
+    references  files of references, or names of shipped ones
+    only        names of the references to use; all where it is empty
+    cache       folder of densities and features of the fixed-density phase
+    basis, grid_level   of all calculations
+    validation  one of so many molecular graphs is kept out of training
+    """
+
+    folder: Path | None = None
+    sets: dict[str, float] = field(default_factory=dict)
+    role: str = "train"
+    max_heavy: int = 3
+    references: list[str] = field(default_factory=list)
+    only: list[str] = field(default_factory=list)
+    cache: Path = Path("cache")
+    basis: str = "def2-tzvppd"
+    grid_level: int = 3
+    validation: int = 8
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of Adam, then iterations of L-BFGS, at fixed densities or through the self-consistent field.
+
+    kind   "fixed" or "self-consistent"; the latter knows Adam only
+    adam   steps; rate: their learning rate, which falls to a tenth along a cosine
+    lbfgs  iterations
+    batch  reactions, and as many references, of a self-consistent step
+    """
+
+    kind: str
+    adam: int = 0
+    rate: float = 1e-2
+    lbfgs: int = 0
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a training run; see the fields of Data and Phase.
+
+    family, width, depth  of the functional; start: a model to begin with, from which they then come
+    losses     weight of each loss (mlxc.train.losses)
+    precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
+    patience   checks of the validation rows without progress before a phase ends; 0: never
+    """
+
+    name: str
+    phase: list[Phase]
+    data: Data = Data()
+    losses: dict[str, float] = field(default_factory=lambda: {"reactions": 1.0})
+    family: str = "neural-local-hybrid"
+    width: int = 12
+    depth: int = 2
+    start: str = ""
+    seed: int = 0
+    precision: str = "single"
+    patience: int = 0
+
+
+def read_config(path: Path) -> Config:
+    """Read a training configuration.  Raises InputError, which names the key, for anything that cannot be meant."""
+    try:
+        content = tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"cannot read the configuration {path}: {err}") from err
+    config = from_table(content, path)
+    here = Path(path).parent
+    data = replace(
+        config.data,
+        folder=None if config.data.folder is None else here / config.data.folder,
+        cache=here / config.data.cache,
+        references=[str(here / r) if Path(r).suffix else r for r in config.data.references],
+    )
+    start = str(here / config.start) if config.start and (here / config.start).is_dir() else config.start
+    return replace(config, data=data, start=start)
+
+
+def from_table(content: dict[str, Any], path: Path) -> Config:
+    """A Config from the tables of a TOML file.  Raises InputError."""
+    try:
+        import dacite
+    except ImportError as err:
+        raise InputError("training needs dacite: pip install 'mlxc[train]'") from err
+    try:
+        config = dacite.from_dict(Config, content, dacite.Config(strict=True, cast=[Path]))
+    except dacite.UnexpectedDataError as err:
+        raise InputError(f"{path}: unknown key {', '.join(sorted(map(str, err.keys)))}") from err
+    except (dacite.DaciteError, TypeError, ValueError) as err:
+        raise InputError(f"{path}: {err}") from err
+    _check(config, path)
+    return config
+
+
+def plain(tree: Any) -> Any:
+    """The same settings for JSON; paths by their names, which do not depend on where a run is started."""
+    if isinstance(tree, dict):
+        return {k: plain(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [plain(v) for v in tree]
+    return tree.name if isinstance(tree, Path) else tree
+
+
+def _check(config: Config, path: Path) -> None:
+    """Raises InputError for values that are of the right type and make no sense."""
+    from mlxc.train.losses import LOSSES
+
+    def one_of(what: str, value: str, known: Any) -> None:
+        if value not in known:
+            raise InputError(f"{path}: {what} {value!r} is none of {', '.join(sorted(known))}")
+
+    one_of("family", config.family, FAMILIES)
+    one_of("precision", config.precision, ("single", "double"))
+    for name in config.losses:
+        one_of("loss", name, LOSSES)
+    if not config.phase:
+        raise InputError(f"{path}: give at least one [[phase]]")
+    for phase in config.phase:
+        one_of("kind of phase", phase.kind, ("fixed", "self-consistent"))
+        if phase.kind == "self-consistent" and phase.lbfgs:
+            raise InputError(f"{path}: a self-consistent phase knows adam, not lbfgs")
+    for table in (vars(config), vars(config.data), *map(vars, config.phase)):
+        for name, value in table.items():
+            if isinstance(value, int | float) and value < 0:
+                raise InputError(f"{path}: {name} = {value} is negative")
+    if any(w < 0 for w in (*config.losses.values(), *config.data.sets.values())):
+        raise InputError(f"{path}: a weight is negative")
+    if config.data.validation < 2:
+        raise InputError(f"{path}: validation = {config.data.validation} keeps every molecule out: at least 2")

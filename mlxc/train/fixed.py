@@ -1,0 +1,45 @@
+"""The fixed-density phase: total energies E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at cached r2SCAN densities n."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mlxc.neural import NeuralMetaGGA
+from mlxc.train.compress import Condensed
+from mlxc.train.dataset import Dataset, FixedDensities, correction
+from mlxc.train.losses import State
+from mlxc.train.ranks import Ranks
+
+
+class FixedPhase:
+    """This process's share of the molecules on their condensed points: minutes of work to make, a second to use."""
+
+    def __init__(self, functional: NeuralMetaGGA, data: Dataset, cache: Path, ranks: Ranks):
+        self.functional, self.ranks = functional, ranks
+        self.densities = FixedDensities(data.species, cache)
+        self.known = self.densities.known
+        self.mine = self.known.nonzero()[ranks.share, 0]
+        self.condensed = Condensed(type(functional), self.densities.molecules(ranks.share))
+        #: What condensing leaves out of the energies of an earlier state of the functional, (M,) Eh.
+        self.offset = torch.zeros_like(self.densities.e_r2scan)
+
+    def observe(self) -> State:
+        """Energies of this process's molecules, zero for those of others."""
+        corrections, size = self.condensed.corrections(self.functional)
+        energies = torch.zeros_like(self.offset).index_add(0, self.mine, corrections)
+        base = torch.zeros_like(self.offset)
+        base[self.mine] = (self.densities.e_r2scan + self.offset)[self.mine]
+        return State(self.functional, energies + base, self.known, {}, self.condensed, size)
+
+    def refresh(self) -> None:
+        """Take from all grid points what condensing leaves out of the present functional's energies."""
+        with torch.no_grad():
+            corrections, _ = self.condensed.corrections(self.functional)
+            own = torch.zeros_like(self.offset)
+            for i, molecule, condensed in zip(
+                self.mine.tolist(), self.densities.molecules(self.ranks.share), corrections, strict=True
+            ):
+                own[i] = correction(self.functional, *molecule) - condensed
+        self.offset = self.ranks.total(own)

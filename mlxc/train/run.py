@@ -1,0 +1,74 @@
+"""`mlxc train CONFIG.toml`: from a configuration to a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlxc import models
+from mlxc.errors import InputError
+from mlxc.reference.benchmark import Reaction
+from mlxc.train import checkpoint
+from mlxc.train.config import Config, plain, read_config
+from mlxc.train.dataset import Dataset, FixedDensities, training_set
+from mlxc.train.loop import Trainer
+from mlxc.version import __version__
+
+
+def train(path: Path, out: Path | None = None, resume: bool = False) -> Path:
+    """Train what the configuration describes; returns the model's folder, by default one of its name beside it.
+
+    Under torchrun the processes share the molecules.  Raises InputError, also where the folder holds a run and
+    `resume` is False, UnknownFunctionalError and ModelFileError.
+    """
+    config = read_config(path)
+    out = out or Path(path).parent / config.name
+    out.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists(out) and not resume:
+        raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
+    if resume and not checkpoint.exists(out):
+        raise InputError(f"{out} holds no checkpoint: start without --resume")
+    data = training_set(config.data, config.seed, config.losses)
+    trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
+    trainer.report(
+        f"{len(data.inside)} rows and {len(data.targets)} references to train on, {len(data.outside)} rows kept out; "
+        f"{len(data.species)} species"
+    )
+    functional = trainer.run(trainer.resume() if resume else None)
+    if trainer.ranks.first:
+        models.save(functional, out, card(config, data, functional, trainer))
+    trainer.ranks.wait()
+    return out
+
+
+def card(config: Config, data: Dataset, functional: torch.nn.Module, trainer: Trainer) -> dict[str, Any]:
+    """What a model's card says: data, settings, and errors at the cached densities where there are any."""
+    densities = FixedDensities(data.species, config.data.cache)
+    energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan, "pbe0": densities.e_pbe0}  # type: ignore[arg-type]
+    report = {}
+    for name, rows in (("training", data.inside), ("validation", data.outside)):
+        there = data.complete(rows, densities.known)
+        if there:
+            maes = {xc: by_set(there, data.errors(there, e)) for xc, e in energies.items()}
+            counts = {s: sum(r.set == s for r in there) for s in maes["mlxc"]}
+            report[name] = {"rows": counts, "mae_kcal": maes, "left_out": len(rows) - len(there)}
+    return {
+        "trained_on": f"{len(data.inside)} rows and {len(data.targets)} reference densities",
+        "protocol": f"errors in kcal/mol at fixed r2SCAN densities, {config.data.basis}, density fitting, grid level "
+        f"{config.data.grid_level}; r2SCAN and PBE0 self-consistent in the same basis and grid",
+        "command": "mlxc train CONFIG.toml, with the configuration below",
+        "configuration": plain(asdict(config)),
+        "data_sha256": trainer.identity,
+        "mlxc": __version__,
+        "scf_failures": trainer.at.failures,
+        "errors": report,
+    }
+
+
+def by_set(reactions: list[Reaction], errors: torch.Tensor) -> dict[str, float]:
+    """Mean absolute error per set, kcal/mol."""
+    sets = sorted({r.set for r in reactions})
+    return {s: round(float(errors[[r.set == s for r in reactions]].abs().mean()), 3) for s in sets}
