@@ -30,8 +30,9 @@ from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
-from mlxc.train.dataset import KCAL, Dataset, FixedDensities, split
+from mlxc.train.dataset import Dataset, FixedDensities, split
 from mlxc.train.run import by_set
+from mlxc.units import KCAL
 
 
 def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) -> dict:

@@ -24,7 +24,7 @@ from mlxc.exx import FittedExchange, auxiliary_basis, energy_density
 from mlxc.exx_analytic import AnalyticExchange
 from mlxc.files import write_atomic
 from mlxc.localhybrid import HartreeFock
-from mlxc.train.dataset import KCAL
+from mlxc.units import KCAL
 
 BASIS = "def2-tzvp"
 H = 0.6291

@@ -17,7 +17,7 @@ from mlxc import models
 from mlxc.files import write_atomic
 from mlxc.run import Progress
 from mlxc.scf import converge
-from mlxc.train.dataset import KCAL
+from mlxc.units import KCAL
 
 BASIS, FINE = "def2-tzvp", 7
 H = 0.8557

@@ -29,7 +29,7 @@ from mlxc.files import write_atomic
 from mlxc.reference import Reference, shipped
 from mlxc.reference.benchmark import System, graph_key
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.train.dataset import KCAL
+from mlxc.units import KCAL
 
 #: Electrons that a density's integral on a grid may lack.
 ELECTRONS = 1e-5

@@ -27,7 +27,14 @@ def _run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from mlxc.train.run import train
 
-    print(f"the model is in {train(args.config, args.out, args.resume)}")
+    print(f"the model is in {train(args.config, args.out, args.resume, args.members)}")
+    return 0
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from mlxc.plots import plot
+
+    print(*plot(args.folder, args.out), sep="\n")
     return 0
 
 
@@ -127,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", type=Path, metavar="CONFIG.toml")
     train.add_argument("--out", type=Path, metavar="DIR", help="model, checkpoint and log (default: beside CONFIG)")
     train.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
+    train.add_argument("--members", type=_positive, default=1, metavar="N", help="an ensemble of N seeds (default: 1)")
     train.set_defaults(action=_train)
+    draw = commands.add_parser("plot", help="draw a training run, or what a model's networks do")
+    draw.add_argument("folder", type=Path, metavar="DIR", help="folder of a run or a model")
+    draw.add_argument("--out", type=Path, metavar="DIR", help="where the PNG files go (default: the folder itself)")
+    draw.set_defaults(action=_plot)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
     show.set_defaults(action=_models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class Functional(torch.nn.Module):
     name: str = "custom"
     xctype: str = "MGGA"
     exx_omega: float | None = None
+    #: Folder of the model that this one was loaded from.
+    source: Path | None = None
 
     def energy_density(self, features: Features) -> torch.Tensor:
         """Exchange-correlation energy per volume, Eh Bohr^-3, shape (G,)."""

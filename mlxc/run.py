@@ -13,10 +13,12 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR, HARTREE2EV
 
 from mlxc import models
+from mlxc.ensemble import ensemble_energies
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
 from mlxc.scf import KS, converge
+from mlxc.units import KCAL
 
 
 class Progress:
@@ -124,6 +126,8 @@ def run(
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
+    if mf.converged and functional is not None and functional.source and models.load_members(functional.source):
+        result["energy_uncertainty_kcal"] = float(ensemble_energies(mf).std(ddof=1) * KCAL)
     if task != "energy" and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if task == "optimize" and mf.converged:
@@ -153,6 +157,8 @@ def _report(result: dict[str, Any]) -> None:
         print("\nThe SCF did NOT converge: the numbers below are not a result.")
     homo = result["mo_homo_hartree"]
     print(f"\n  total energy       {result['energy_hartree']:.8f} Eh")
+    if "energy_uncertainty_kcal" in result:
+        print(f"  spread of ensemble {result['energy_uncertainty_kcal']:.2f} kcal/mol, of which reactions keep a part")
     print(f"  HOMO               {homo * HARTREE2EV:.3f} eV")
     print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye")
     if result["s2"] > 1e-6:

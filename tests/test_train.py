@@ -21,7 +21,8 @@ from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train import cache, radial
 from mlxc.train.compress import Condensed, condense
-from mlxc.train.dataset import KCAL, correction, read_molecule, split
+from mlxc.train.dataset import correction, read_molecule, split
+from mlxc.units import KCAL
 
 SYSTEMS = {
     "h": (2, ["H"], [[0, 0, 0]]),

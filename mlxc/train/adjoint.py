@@ -22,42 +22,14 @@ import torch
 from scipy.sparse.linalg import LinearOperator, minres
 
 from mlxc.errors import InputError
-from mlxc.exx import energy_density
-from mlxc.features import Features, GridMap
+from mlxc.features import Features
 from mlxc.functional import Functional
+from mlxc.ongrid import blocks, functional_of, grid_features, spin_densities
 
 #: Residual of the Z-vector equations, relative to their right-hand side, and the most iterations.
 TOLERANCE, MAX_ITERATIONS = 1e-9, 300
 #: Occupations closer than this are equal: such orbitals turn into each other without a change of D.
 SAME_OCCUPATION = 1e-8
-#: Grid points differentiated at a time.
-BLOCK = 20000
-
-
-def functional_of(mf: Any) -> Functional:
-    """The functional of mlxc that a calculation uses.  InputError where it uses another one."""
-    functional = getattr(mf._numint.libxc, "functional", None)
-    if functional is None:
-        raise InputError(f"{mf.xc} has no parameters to train: attach a functional of mlxc")
-    return functional
-
-
-def spin_densities(mf: Any) -> np.ndarray:
-    """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object."""
-    dm = np.asarray(mf.make_rdm1())
-    return dm if dm.ndim == 3 else dm[None] / 2
-
-
-def grid_features(mf: Any, dms: np.ndarray) -> Features:
-    """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, as its functional needs them."""
-    functional, coords = functional_of(mf), mf.grids.coords
-    dm = torch.from_numpy(dms)
-    parts = [GridMap(mf.mol, coords[i : i + BLOCK], functional.xctype)(dm) for i in range(0, len(coords), BLOCK)]
-    f = Features.join(parts)
-    if functional.exx_omega is None:
-        return f
-    tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)
-    return Features(f.rho, f.sigma, f.tau, torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
 
 
 def parameters_of(functional: Functional) -> list[torch.nn.Parameter]:
@@ -75,18 +47,7 @@ def energy_gradient(mf: Any) -> torch.Tensor:
 
 def features_gradient(functional: Functional, features: Features, weights: np.ndarray) -> torch.Tensor:
     """d/dtheta of E_xc (P,) at fixed features and weights (G,) of a grid."""
-    return _accumulated(functional, ((w @ functional(f)) for f, w in _blocks(weights, features)))
-
-
-def _blocks(weights: np.ndarray, *features: Features) -> Iterable[tuple]:
-    """Parts of some Features of the same points, and their weights."""
-    for i in range(0, len(weights), BLOCK):
-        at = slice(i, i + BLOCK)
-        parts = [
-            Features(f.rho[:, at], f.sigma[:, at], f.tau[:, at], None if f.ex is None else f.ex[:, at])
-            for f in features
-        ]
-        yield *parts, torch.from_numpy(weights[at])
+    return _accumulated(functional, ((w @ functional(f)) for f, w in blocks(weights, features)))
 
 
 def _accumulated(functional: Functional, values: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -115,7 +76,7 @@ def potential_gradient(mf: Any, direction: np.ndarray) -> torch.Tensor:
     here, up, down = (grid_features(mf, dms + h * direction) for h in (0, step, -step))
 
     def slopes() -> Iterable[torch.Tensor]:
-        for f, f_up, f_down, w in _blocks(mf.grids.weights, here, up, down):
+        for f, f_up, f_down, w in blocks(mf.grids.weights, here, up, down):
             names = [k for k in ("rho", "sigma", "tau", "ex") if getattr(f, k) is not None]
             leaves = {k: getattr(f, k).clone().requires_grad_() for k in names}
             energy = w @ functional(Features(**leaves))

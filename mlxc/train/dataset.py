@@ -11,8 +11,7 @@ import h5py
 import numpy as np
 import torch
 from pyscf.data import elements
-from pyscf.data.nist import BOHR, HARTREE2J
-from scipy.constants import N_A, calorie, kilo
+from pyscf.data.nist import BOHR
 
 from mlxc.analytic import R2SCAN
 from mlxc.errors import InputError
@@ -24,8 +23,8 @@ from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train.cache import ELEMENTS
 from mlxc.train.conditions import fractional_charges, fractional_spins
 from mlxc.train.config import Data
+from mlxc.units import KCAL
 
-KCAL = HARTREE2J * N_A / (kilo * calorie)
 #: Exact nonrelativistic energies of neutral atoms, Eh: Chakravorty, Gwaltney, Davidson, Parpia, Froese Fischer,
 #: Phys. Rev. A 47, 3649 (1993); Chakravorty, Davidson, J. Phys. Chem. 100, 6167 (1996).
 ATOMS = {

@@ -31,10 +31,11 @@ from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
 from mlxc.train.compress import Condensed
 from mlxc.train.conditions import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
-from mlxc.train.dataset import KCAL, Dataset
+from mlxc.train.dataset import Dataset
 from mlxc.train.mass import EffectiveMass
 from mlxc.train.penalties import LiebOxford, OneElectron, Tail, UniformGas
 from mlxc.train.radial import RadialGrids
+from mlxc.units import KCAL
 
 #: Errors of reactions beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
 HUBER = 2.0

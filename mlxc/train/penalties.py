@@ -16,7 +16,7 @@ from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.reference import shipped
 from mlxc.train.cache import features_at, features_on_grid
-from mlxc.train.dataset import KCAL
+from mlxc.units import KCAL
 
 #: One-electron systems of the shipped file, and the level of the grid that serves them.
 ONE_ELECTRON, LEVEL = ("H", "He+", "H2+ R=1.057", "H2+ R=2.5", "H3 2+ linear R=0.9"), 2

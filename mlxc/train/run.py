@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,42 @@ import torch
 
 from mlxc import models
 from mlxc.errors import InputError
+from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
 from mlxc.train.config import Config, plain, read_config
 from mlxc.train.dataset import Dataset, FixedDensities, training_set
 from mlxc.train.loop import Trainer
+from mlxc.train.ranks import Ranks
 from mlxc.version import __version__
 
 
-def train(path: Path, out: Path | None = None, resume: bool = False) -> Path:
+def train(path: Path, out: Path | None = None, resume: bool = False, members: int = 1) -> Path:
     """Train what the configuration describes; returns the model's folder, by default one of its name beside it.
 
-    Under torchrun the processes share the molecules.  Raises InputError, also where the folder holds a run and
-    `resume` is False, UnknownFunctionalError and ModelFileError.
+    Of an ensemble every member has its own seed, and so its own rows kept out, and a folder `member-K` for its run; the
+    first is the model, and the spread of all its uncertainty (`mlxc.ensemble`).  Under torchrun the processes share the
+    molecules.  Raises InputError, also where the folder holds a run and `resume` is False, UnknownFunctionalError and
+    ModelFileError.
     """
     config = read_config(path)
     out = out or Path(path).parent / config.name
+    if members == 1:
+        _train_one(config, out, resume)
+        return out
+    folders = [out / f"member-{k}" for k in range(1, members + 1)]
+    trained = []
+    for k, folder in enumerate(folders):
+        trained.append(_train_one(replace(config, seed=config.seed + k), folder, resume and checkpoint.exists(folder)))
+    first = models.describe(folders[0])["card"]
+    card = first | {"members": [models.describe(f)["card"]["errors"] for f in folders[1:]]}
+    if Ranks().first:
+        models.save(trained[0], out, card, trained[1:])
+    return out
+
+
+def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
+    """One run in a folder of its own, which then is a model's folder too."""
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists(out) and not resume:
         raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
@@ -41,7 +61,7 @@ def train(path: Path, out: Path | None = None, resume: bool = False) -> Path:
     if trainer.ranks.first:
         models.save(functional, out, card(config, data, functional, trainer))
     trainer.ranks.wait()
-    return out
+    return functional
 
 
 def card(config: Config, data: Dataset, functional: torch.nn.Module, trainer: Trainer) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What a functional of mlxc sees of a Kohn-Sham calculation, on the grid of that calculation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlxc.errors import InputError
+from mlxc.exx import energy_density
+from mlxc.features import Features, GridMap
+from mlxc.functional import Functional
+
+#: Grid points worked on at a time.
+BLOCK = 20000
+
+
+def functional_of(mf: Any) -> Functional:
+    """The functional of mlxc that a calculation uses.  InputError where it uses another one."""
+    functional = getattr(getattr(mf, "_numint", None), "libxc", None)
+    functional = getattr(functional, "functional", None)
+    if functional is None:
+        raise InputError(
+            f"{getattr(mf, 'xc', type(mf).__name__)} is not a functional of mlxc: attach one with mlxc.attach(mf)"
+        )
+    return functional
+
+
+def spin_densities(mf: Any) -> np.ndarray:
+    """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object."""
+    dm = np.asarray(mf.make_rdm1())
+    return dm if dm.ndim == 3 else dm[None] / 2
+
+
+def grid_features(mf: Any, dms: np.ndarray) -> Features:
+    """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, as its functional needs them."""
+    functional, coords = functional_of(mf), mf.grids.coords
+    dm = torch.from_numpy(dms)
+    parts = [GridMap(mf.mol, coords[i : i + BLOCK], functional.xctype)(dm) for i in range(0, len(coords), BLOCK)]
+    f = Features.join(parts)
+    if functional.exx_omega is None:
+        return f
+    tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)
+    return Features(f.rho, f.sigma, f.tau, torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
+
+
+def blocks(weights: np.ndarray, *features: Features) -> Iterator[tuple]:
+    """Parts of some Features of the same points, and their weights."""
+    for i in range(0, len(weights), BLOCK):
+        at = slice(i, i + BLOCK)
+        parts = [
+            Features(f.rho[:, at], f.sigma[:, at], f.tau[:, at], None if f.ex is None else f.ex[:, at])
+            for f in features
+        ]
+        yield *parts, torch.from_numpy(weights[at])
