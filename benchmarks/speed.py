@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py [--xc default,pbe0,wb97m-v] [--cases water,benzene] [--out FILE.json]
 
-Cases that the record has of the same models and that are not measured again stay in it.
+Cases that the record has of the same models and that are not measured again stay in it.  With --memory their peaks of
+memory alone are measured again, for which the machine need not be idle.
 All with density fitting.  The calculations of a case are repeated alternately and the fastest of each counts, so that
 a busy moment of the machine hits none.  Besides the time of a cycle, from one potential to the next, stand the time up
 to the first potential (with all tables) and that after the last; the peak of memory is that of the process during the
@@ -141,15 +142,36 @@ def measured_before(path: Path, models_now: dict[str, str], cases: list[str]) ->
     return [r for r in record.get("rows", []) if r["case"] not in cases] if record.get("models") == models_now else []
 
 
+def renew_memory(path: Path, functionals: list[str], cases: list[str]) -> None:
+    """Measure again the peaks of memory of rows of a record."""
+    record = json.loads(path.read_text())
+    for row in record["rows"]:
+        if row["case"] in cases:
+            atoms, basis, cycles = CASES[row["case"]]
+            for xc in functionals:
+                row["functionals"][xc]["peak_mb"] = measure(gto.M(atom=atoms, basis=basis, verbose=0), xc, cycles)[
+                    "peak_mb"
+                ]
+                print(row["case"], xc, row["functionals"][xc]["peak_mb"], flush=True)
+            row["memory_command"] = (
+                f"python benchmarks/speed.py --memory --xc {','.join(functionals)} --cases {row['case']}"
+            )
+            write_atomic(path, json.dumps(record, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xc", default="default,pbe0,wb97m-v")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
+    parser.add_argument("--memory", action="store_true", help="measure only the peaks of memory of the record again")
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
     functionals, cases = args.xc.split(","), args.cases.split(",")
+    if args.memory:
+        renew_memory(args.out, functionals, cases)
+        return
     shas = {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))}
     rows = measured_before(args.out, shas, cases)
     for name in cases:
