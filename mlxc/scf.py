@@ -71,8 +71,8 @@ class LocalHybridSCF:
             fock = self.get_fock(dm=self.make_rdm1())
             if np.isin(self.mo_occ, (0, 1, 2)).all():
                 self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
-            else:  # occupied and unoccupied orbitals may no longer be mixed among themselves
-                self.mo_energy = np.einsum("...mi,...mn,...ni->...i", self.mo_coeff, fock, self.mo_coeff)
+            else:  # PySCF's mixes occupied orbitals of different occupations
+                self.mo_energy, self.mo_coeff = canonical(self.mo_coeff, self.mo_occ, fock)
             if self.chkfile:
                 self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
         return super()._finalize()  # type: ignore[misc]
@@ -167,6 +167,23 @@ class LocalHybridSCF:
             return v1
 
         return changed
+
+
+def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and orbitals that diagonalise `fock` among orbitals of one occupation, which may be mixed freely.
+
+    Arrays are those of a restricted object, (nao, nmo), or of an unrestricted one, (2, nao, nmo).
+    """
+    if np.ndim(mo_occ) == 2:
+        spins = [canonical(*x) for x in zip(mo_coeff, mo_occ, fock, strict=True)]
+        energies, orbitals = (np.array(x) for x in zip(*spins, strict=True))
+        return energies, orbitals
+    energies, orbitals = np.empty(len(mo_occ)), np.array(mo_coeff)
+    for n in np.unique(mo_occ):
+        same = mo_occ == n
+        energies[same], rotation = np.linalg.eigh(orbitals[:, same].T @ fock @ orbitals[:, same])
+        orbitals[:, same] = orbitals[:, same] @ rotation
+    return energies, orbitals
 
 
 def molecular_only(name: str, kind: str) -> str:

@@ -1,5 +1,7 @@
 """Shared fixtures.  Every random number in the tests comes from a fixed seed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,32 @@ def mole():
         return gto.M(atom=atom, spin=spin, basis=basis, verbose=0)
 
     return make
+
+
+SYSTEMS = {
+    "h": (2, ["H"], [[0, 0, 0]]),
+    "h2": (1, ["H", "H"], [[0, 0, 0], [0, 0, 0.74]]),
+    "f": (2, ["F"], [[0, 0, 0]]),
+    "hf": (1, ["H", "F"], [[0, 0, 0], [0, 0, 0.92]]),
+}
+REACTIONS = [("bond1", {"h": 2, "h2": -1}, 109.5), ("bond2", {"h": 1, "f": 1, "hf": -1}, 141.0)]
+
+
+@pytest.fixture(scope="session")
+def benchmark_folder(tmp_path_factory):
+    """A benchmark folder of two atomization energies."""
+    path = tmp_path_factory.mktemp("data")
+    rows = [
+        {
+            "id": i, "set": "W4-17", "charge": 0, "multiplicity": m, "symbols": s, "coords_angstrom": x,
+            "nheavy": sum(a != "H" for a in s), "graph_key": i,
+        }
+        for i, (m, s, x) in SYSTEMS.items()
+    ]  # fmt: skip
+    (path / "systems.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = [
+        {"set": "W4-17", "name": name, "stoichiometry": s, "ref_kcal": ref, "role": "train"}
+        for name, s, ref in REACTIONS
+    ]
+    (path / "reactions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return path

@@ -54,8 +54,13 @@ def results(mf):
     return (mf.e_tot, size**2, levels), (2 * size * operator, weights)
 
 
+@pytest.mark.parametrize("whole", [100, 0])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_gradients_of_self_consistent_results(trained, name):
+def test_gradients_of_self_consistent_results(trained, name, whole, monkeypatch):
+    """Also of large molecules, whose Fock matrix is whole at the end of the SCF only."""
+    if not whole and trained.exx_omega is None:
+        pytest.skip("semilocal functionals always have the whole Fock matrix")
+    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", whole)
     mf = run(SYSTEMS[name], trained)
     _, (operator, weights) = results(mf)
     got = [

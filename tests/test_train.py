@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import sys
 from types import SimpleNamespace
 
@@ -21,35 +20,9 @@ from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train import cache, radial
 from mlxc.train.compress import Condensed, condense
+from mlxc.train.config import Data
 from mlxc.train.dataset import correction, read_molecule, split
 from mlxc.units import KCAL
-
-SYSTEMS = {
-    "h": (2, ["H"], [[0, 0, 0]]),
-    "h2": (1, ["H", "H"], [[0, 0, 0], [0, 0, 0.74]]),
-    "f": (2, ["F"], [[0, 0, 0]]),
-    "hf": (1, ["H", "F"], [[0, 0, 0], [0, 0, 0.92]]),
-}
-REACTIONS = [("bond1", {"h": 2, "h2": -1}, 109.5), ("bond2", {"h": 1, "f": 1, "hf": -1}, 141.0)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data")
-    rows = [
-        {
-            "id": i, "set": "W4-17", "charge": 0, "multiplicity": m, "symbols": s, "coords_angstrom": x,
-            "nheavy": sum(a != "H" for a in s), "graph_key": i,
-        }
-        for i, (m, s, x) in SYSTEMS.items()
-    ]  # fmt: skip
-    (path / "systems.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    rows = [
-        {"set": "W4-17", "name": name, "stoichiometry": s, "ref_kcal": ref, "role": "train"}
-        for name, s, ref in REACTIONS
-    ]
-    (path / "reactions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 def call(main, monkeypatch, *argv):
@@ -58,34 +31,34 @@ def call(main, monkeypatch, *argv):
 
 
 @pytest.fixture(scope="module")
-def cached(folder):
+def cached(benchmark_folder):
     with pytest.MonkeyPatch.context() as patch:
-        call(cache.main, patch, "--data", folder, "--out", folder / "cache", "--basis", "def2-svp")
-    return folder / "cache"
+        call(cache.main, patch, "--data", benchmark_folder, "--out", benchmark_folder / "cache", "--basis", "def2-svp")
+    return benchmark_folder / "cache"
 
 
-def test_a_killed_cache_run_resumes(folder, cached, monkeypatch, capsys):
+def test_a_killed_cache_run_resumes(benchmark_folder, cached, monkeypatch, capsys):
     files = sorted(cached.glob("*.h5"))
     assert len(files) == 4
     files[0].unlink()
-    call(cache.main, monkeypatch, "--data", folder, "--out", cached, "--basis", "def2-svp")
+    call(cache.main, monkeypatch, "--data", benchmark_folder, "--out", cached, "--basis", "def2-svp")
     assert capsys.readouterr().out.count("converged") == 1
     assert sorted(cached.glob("*")) == files
 
 
-def test_cached_features_give_back_r2scan(folder, cached):
-    path = cached / f"{read_systems(folder)['hf'].key}.h5"
+def test_cached_features_give_back_r2scan(benchmark_folder, cached):
+    path = cached / f"{read_systems(benchmark_folder)['hf'].key}.h5"
     features, weights = read_molecule(path)
     assert float(weights @ features.total_rho) == pytest.approx(10, abs=1e-3)
     with h5py.File(path) as f:
         assert float(weights @ R2SCAN()(features)) == pytest.approx(f.attrs["exc_r2scan"], abs=1e-5)
 
 
-def test_cached_exact_exchange_is_that_of_the_orbitals(folder, cached):
+def test_cached_exact_exchange_is_that_of_the_orbitals(benchmark_folder, cached):
     for name, shares in (("hf", 2), ("f", 1)):  # the one channel of a closed shell stands for two
-        system = read_systems(folder)[name]
+        system = read_systems(benchmark_folder)[name]
         features, weights = read_molecule(cached / f"{system.key}.h5")
-        mf = cache.kohn_sham(system, "r2scan", "def2-svp")
+        mf = cache.kohn_sham(system, "r2scan", Data(basis="def2-svp")).run(conv_tol=1e-8)
         dm = np.asarray(mf.make_rdm1()) / shares
         exchange = -0.5 * shares * np.sum(scf.hf.get_jk(mf.mol, dm, with_j=False)[1] * dm)
         assert shares * float(weights @ features.ex.sum(0)) == pytest.approx(exchange, abs=2e-4)
@@ -175,8 +148,8 @@ def test_condensing_is_exact_for_linear_functions(rng):
     assert condense(np.zeros((2, 5)), np.ones(5), np.ones((1, 5)), 3)[1].tolist() == [[5.0]]
 
 
-def test_split_keeps_graphs_apart(folder):
-    template = read_systems(folder)["h2"]
+def test_split_keeps_graphs_apart(benchmark_folder):
+    template = read_systems(benchmark_folder)["h2"]
     systems = {str(i): dataclasses.replace(template, id=str(i), graph_key=str(i // 2)) for i in range(32)}
     rows = [Reaction("W4-17", i, {i: 1}, 0.0, "train") for i in systems]
     inside, outside = split(rows, systems, seed=0)
@@ -187,8 +160,8 @@ def test_split_keeps_graphs_apart(folder):
     assert split(rows, systems, seed=1) != (inside, outside)
 
 
-def test_selection_and_broken_folders(folder, tmp_path):
-    systems, rows = read_systems(folder), read_reactions(folder)
+def test_selection_and_broken_folders(benchmark_folder, tmp_path):
+    systems, rows = read_systems(benchmark_folder), read_reactions(benchmark_folder)
     assert len(select(rows, systems, ("W4-17",), "train", frozenset("HF"), 3)) == 2
     assert len(select(rows, systems, ("W4-17",), "train", frozenset("H"), 3)) == 1
     assert not select(rows, systems, ("W4-17",), "dev", frozenset("HF"), 3)

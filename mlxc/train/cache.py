@@ -14,18 +14,21 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 from pyscf import dft, gto
+from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
+from mlxc.functional import Functional
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.scf import converge, fractional
+from mlxc.scf import KS, converge, fractional
 from mlxc.train.config import Data
 
 SETS = ("W4-17", "BH76", "G21IP")
@@ -34,23 +37,22 @@ DEV_SETS = ("G2-97", "DBH24", "G2RC", "PA26", "SIE4x4", "BHROT27", "PX13", "INV2
 ELEMENTS = frozenset({"H", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl"})
 BASIS = "def2-tzvppd"
 GRID_LEVEL = 3
+#: Convergence of the energy, Eh.
+CONV_TOL = 1e-8
 #: Points below this density (Bohr^-3) are left out: together they hold less than 1e-7 Eh.
 RHO_MIN = 1e-9
 
 
-def kohn_sham(
-    system: System, xc: str, basis: str, grid_level: int = GRID_LEVEL, start: dft.rks.RKS | None = None
-) -> dft.rks.RKS:
-    """A converged density-fitted KS object; restricted for singlets.  From the density and on the grid of `start`."""
-    mol = system.mole(basis)
-    mf = fractional(mol, system.occupations, xc) if system.occupations else dft.KS(mol, xc=xc)
+def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
+    """A density-fitted Kohn-Sham object of a species, not yet run; restricted for singlets.  Raises InputError."""
+    try:
+        mol = system.mole(settings.basis)
+    except (BasisNotFoundError, KeyError) as err:
+        raise InputError(f"no basis {settings.basis!r} for {', '.join(sorted(set(system.symbols)))}: {err}") from err
+    mf = fractional(mol, system.occupations, xc) if system.occupations else KS(mol, xc)
     mf = mf.density_fit()
-    mf.conv_tol = 1e-8
-    mf.grids.level = grid_level
-    if start is None:
-        return converge(mf)
-    mf.grids = start.grids
-    return converge(mf, start.make_rdm1())
+    mf.grids.level = settings.grid_level
+    return mf
 
 
 def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> torch.Tensor:
@@ -77,11 +79,12 @@ def features_on_grid(mf: dft.rks.RKS, dm1: np.ndarray | None = None, block: int 
     return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
-def write(path: Path, system: System, basis: str, grid_level: int = GRID_LEVEL) -> bool:
+def write(path: Path, system: System, settings: Data) -> bool:
     """Compute and store one molecule; returns whether both calculations converged."""
     start = time.perf_counter()
-    r2scan = kohn_sham(system, "r2scan", basis, grid_level)
-    pbe0 = kohn_sham(system, "pbe0", basis, grid_level, r2scan)
+    r2scan = converge(kohn_sham(system, "r2scan", settings).set(conv_tol=CONV_TOL))
+    pbe0 = kohn_sham(system, "pbe0", settings).set(conv_tol=CONV_TOL, grids=r2scan.grids)
+    pbe0 = converge(pbe0, r2scan.make_rdm1())
     features, weights = features_on_grid(r2scan)
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
@@ -90,8 +93,8 @@ def write(path: Path, system: System, basis: str, grid_level: int = GRID_LEVEL) 
         f["weights"] = weights
         f.attrs.update(
             id=system.id,
-            basis=basis,
-            grid_level=grid_level,
+            basis=settings.basis,
+            grid_level=settings.grid_level,
             e_r2scan=r2scan.e_tot,
             exc_r2scan=float(r2scan.scf_summary["exc"]),
             e_pbe0=pbe0.e_tot,
@@ -104,7 +107,10 @@ def write(path: Path, system: System, basis: str, grid_level: int = GRID_LEVEL) 
 
 def fill(species: list[System], settings: Data, report: Callable[[str], None] = print) -> None:
     """Make the files that are not there yet.  Raises InputError for one of another basis or grid, or without ex."""
-    settings.cache.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot make the folder {settings.cache}: {err.strerror}") from err
     for k, system in enumerate(species):
         path = settings.cache / f"{system.key}.h5"
         if path.exists():
@@ -113,7 +119,7 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
                     raise InputError(f"{path} is of another basis or grid: give these settings a cache of their own")
         else:
             start = time.perf_counter()
-            outcome = "converged" if write(path, system, settings.basis, settings.grid_level) else "NOT CONVERGED"
+            outcome = "converged" if write(path, system, settings) else "NOT CONVERGED"
             report(f"cache {k + 1}/{len(species)} {system.id} {outcome} {time.perf_counter() - start:.1f} s")
 
 

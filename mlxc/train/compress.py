@@ -112,6 +112,8 @@ class Condensed:
             exchange.append(condense(inputs, e_x[0] + e_x[-1], e_x, CELLS[0]))
             correlation.append(condense(network_inputs(total, names_c).numpy(), e_c, e_c[None], CELLS[1]))
         self.molecules = len(exchange)
+        #: What means over these points of exchange and of correlation count for: less where other processes have more.
+        self.shares = 1.0, 1.0
         self.exchange = Points.join(exchange, names_x, ("e_lda", "r2scan", "exact")[: 2 + hybrid])
         self.correlation = Points.join(correlation, names_c, ("energy",))
         self.x, self.c = self.exchange.x, self.correlation.x
@@ -121,16 +123,17 @@ class Condensed:
         self.slope_c = self.correlation.sample(SLOPE_POINTS, self.c.energy, rng)
 
     def corrections(self, functional: NeuralMetaGGA) -> tuple[torch.Tensor, torch.Tensor]:
-        """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts, ()."""
+        """E_xc - E_xc^r2SCAN of every molecule, (M,) Eh, and the mean square of the shifts times `shares`, ()."""
         x, c = self.x, self.c
         ux, uc = functional.exchange_shift(x), functional.correlation_shift(c)
         e_x = self.exchange.add(functional.exchange_energy(x, x.f0, ux) - x.r2scan, self.molecules)
         e_c = self.correlation.add(scaled_correlation(c.energy, uc) - c.energy, self.molecules)
-        return e_x + e_c, ux.square().mean() + uc.square().mean()
+        return e_x + e_c, self.shares[0] * ux.square().mean() + self.shares[1] * uc.square().mean()
 
     def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
         """Mean square slopes, weighted with the energy, of F_x (with r2SCAN's share of it constant) and u_c, ().
 
+        Times `shares`.
         Slopes are those with respect to SLOPES.  Steep ones in the cores, where most of the energy lies, cost accuracy
         on every integration grid.
         """
@@ -139,9 +142,10 @@ class Condensed:
             return functional.exchange_energy(x, x.f0, functional.exchange_shift(x)) / x.e_lda
 
         total = torch.zeros((), dtype=torch.float64)
-        for value, at in ((enhancement, self.slope_x), (functional.correlation_shift, self.slope_c)):
+        values = (enhancement, self.slope_x), (functional.correlation_shift, self.slope_c)
+        for share, (value, at) in zip(self.shares, values, strict=True):
             leaves = {k: v.clone().requires_grad_() for k, v in vars(at).items() if k in SLOPES}
             v = value(SimpleNamespace(**{**vars(at), **leaves}))
             for g in torch.autograd.grad(v.sum(), list(leaves.values()), create_graph=True):
-                total = total + g.square().mean()
+                total = total + share * g.square().mean()
         return total

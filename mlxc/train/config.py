@@ -25,6 +25,7 @@ Relative paths are those from the folder of the file.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class Data:
     sets: dict[str, float] = field(default_factory=dict)
     role: str = "train"
     max_heavy: int = 3
-    references: list[str] = field(default_factory=list)
+    references: list[str | Path] = field(default_factory=list)
     only: list[str] = field(default_factory=list)
     cache: Path = Path("cache")
     basis: str = "def2-tzvppd"
@@ -68,7 +69,7 @@ class Phase:
     kind   "fixed" or "self-consistent"; the latter knows Adam only
     adam   steps; rate: their learning rate, which falls to a tenth along a cosine
     lbfgs  iterations
-    batch  reactions, and as many references, of a self-consistent step
+    batch  rows of each kind, and references, of a self-consistent step
     """
 
     kind: str
@@ -85,7 +86,7 @@ class Config:
     family, width, depth  of the functional; start: a model to begin with, from which they then come
     losses     weight of each loss (mlxc.train.losses)
     precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
-    patience   checks of the validation rows without progress before a phase ends; 0: never
+    patience   looks at the rows kept out without progress before a phase ends; 0: never
     """
 
     name: str
@@ -95,7 +96,7 @@ class Config:
     family: str = "neural-local-hybrid"
     width: int = 12
     depth: int = 2
-    start: str = ""
+    start: str | Path = ""
     seed: int = 0
     precision: str = "single"
     patience: int = 0
@@ -113,9 +114,9 @@ def read_config(path: Path) -> Config:
         config.data,
         folder=None if config.data.folder is None else here / config.data.folder,
         cache=here / config.data.cache,
-        references=[str(here / r) if Path(r).suffix else r for r in config.data.references],
+        references=[here / r if Path(r).suffix else r for r in config.data.references],
     )
-    start = str(here / config.start) if config.start and (here / config.start).is_dir() else config.start
+    start = here / config.start if config.start and (here / config.start).is_dir() else config.start
     return replace(config, data=data, start=start)
 
 
@@ -125,6 +126,8 @@ def from_table(content: dict[str, Any], path: Path) -> Config:
         import dacite
     except ImportError as err:
         raise InputError("training needs dacite: pip install 'mlxc[train]'") from err
+    if not isinstance(content.get("phase"), list):
+        raise InputError(f"{path}: phases are written [[phase]], in double brackets, at least one of them")
     try:
         config = dacite.from_dict(Config, content, dacite.Config(strict=True, cast=[Path]))
     except dacite.UnexpectedDataError as err:
@@ -133,6 +136,11 @@ def from_table(content: dict[str, Any], path: Path) -> Config:
         raise InputError(f"{path}: {err}") from err
     _check(config, path)
     return config
+
+
+def active(config: Config) -> dict[str, float]:
+    """The losses that count."""
+    return {k: w for k, w in config.losses.items() if w > 0}
 
 
 def plain(tree: Any) -> Any:
@@ -146,27 +154,40 @@ def plain(tree: Any) -> Any:
 
 def _check(config: Config, path: Path) -> None:
     """Raises InputError for values that are of the right type and make no sense."""
-    from mlxc.train.losses import LOSSES
+    from mlxc.train.losses import LOSSES, OF_REFERENCES
+
+    def need(holds: bool, message: str) -> None:
+        if not holds:
+            raise InputError(f"{path}: {message}")
 
     def one_of(what: str, value: str, known: Any) -> None:
-        if value not in known:
-            raise InputError(f"{path}: {what} {value!r} is none of {', '.join(sorted(known))}")
+        need(value in known, f"{what} {value!r} is none of {', '.join(sorted(known))}")
 
     one_of("family", config.family, FAMILIES)
     one_of("precision", config.precision, ("single", "double"))
     for name in config.losses:
         one_of("loss", name, LOSSES)
-    if not config.phase:
-        raise InputError(f"{path}: give at least one [[phase]]")
+    data, losses, kinds = config.data, active(config), {p.kind for p in config.phase}
+    for where, table in (("losses", config.losses), ("sets", data.sets)):
+        for name, weight in table.items():
+            need(0 <= weight < math.inf, f"the weight {weight} of {name} in {where} is not a positive number or 0")
+    need(bool(losses), "no loss has a weight above 0")
+    need(not data.sets or max(data.sets.values()) > 0, "no set has a weight above 0")
+    for name, value in (("width", config.width), ("depth", config.depth), ("max_heavy", data.max_heavy)):
+        need(value >= 1, f"{name} = {value} is less than 1")
+    need(0 <= data.grid_level <= 9, f"grid_level = {data.grid_level} is none of 0 to 9")
+    need(data.validation >= 2, f"validation = {data.validation} keeps every molecule out: at least 2")
+    need(min(config.seed, config.patience) >= 0, "seed and patience are not negative")
     for phase in config.phase:
         one_of("kind of phase", phase.kind, ("fixed", "self-consistent"))
-        if phase.kind == "self-consistent" and phase.lbfgs:
-            raise InputError(f"{path}: a self-consistent phase knows adam, not lbfgs")
-    for table in (vars(config), vars(config.data), *map(vars, config.phase)):
-        for name, value in table.items():
-            if isinstance(value, int | float) and value < 0:
-                raise InputError(f"{path}: {name} = {value} is negative")
-    if any(w < 0 for w in (*config.losses.values(), *config.data.sets.values())):
-        raise InputError(f"{path}: a weight is negative")
-    if config.data.validation < 2:
-        raise InputError(f"{path}: validation = {config.data.validation} keeps every molecule out: at least 2")
+        need(phase.kind == "fixed" or not phase.lbfgs, "a self-consistent phase knows adam, not lbfgs")
+        need(min(phase.adam, phase.lbfgs) >= 0, f"{phase.adam} steps and {phase.lbfgs} iterations: none is negative")
+        need(phase.adam + phase.lbfgs > 0, "a phase has neither steps of adam nor iterations of lbfgs")
+        need(0 < phase.rate < math.inf, f"rate = {phase.rate} is not a positive number")
+        need(phase.batch >= 1, f"batch = {phase.batch} is less than 1")
+    need(bool(config.phase), "give at least one [[phase]]")
+    idle = sorted(losses.keys() & set(OF_REFERENCES))
+    need(
+        not idle or bool(data.references and "self-consistent" in kinds),
+        f"{', '.join(idle)}: needs references in [data] and a self-consistent phase",
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -63,7 +64,7 @@ class Dataset:
     species  one System for each key, sorted by it; index: its number by the key
     inside   rows to train on; outside: rows kept out
     weights  of the sets of reactions
-    targets  references to train on, none of a graph that is kept out
+    targets  references to train on, `only` some of them where that is given, and none of a graph that is kept out
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class Dataset:
         outside: list[Reaction] | None = None,
         weights: dict[str, float] | None = None,
         references: dict[str, Reference] | None = None,
+        only: Collection[str] = (),
     ):
         self.systems, self.inside, self.outside = systems, inside, outside or []
         self.weights = {r.set: 1.0 for r in inside} if weights is None else weights
         kept_out = {systems[i].graph_key for r in self.outside for i in r.stoichiometry}
         kept_out -= {systems[i].graph_key for r in inside for i in r.stoichiometry}
         references = references or {}
-        made = {k: system_of(r) for k, r in references.items() if r.dm1 is not None}
+        made = {k: system_of(r) for k, r in references.items() if r.dm1 is not None and (not only or k in only)}
         made = {k: s for k, s in made.items() if s.graph_key not in kept_out}
         members = [systems[i] for r in (*inside, *self.outside) for i in r.stoichiometry]
         unique = {s.key: s for s in (*made.values(), *members)}
@@ -89,6 +91,27 @@ class Dataset:
             Target(self.index[s.key], references[k], ionization_potential(references[k], references))
             for k, s in made.items()
         ]
+
+    def identity(self) -> list[Any]:
+        """What makes this data set what it is, for JSON."""
+        rows = [[r.set, r.name, sorted(r.stoichiometry.items()), r.ref_kcal] for r in (*self.inside, *self.outside)]
+        targets = [
+            [
+                t.species,
+                t.ionization,
+                t.reference.energies,
+                hashlib.sha256(np.asarray(t.reference.dm1).tobytes()).hexdigest(),
+            ]
+            for t in self.targets
+        ]
+        return [[s.key for s in self.species], len(self.inside), rows, targets]
+
+    def kinds(self) -> dict[str, list[Reaction]]:
+        """The rows to train on: "reactions", which are those of sets with weights, and conditions by their names."""
+        out: dict[str, list[Reaction]] = {}
+        for r in self.inside:
+            out.setdefault("reactions" if r.set in self.weights else r.set, []).append(r)
+        return out
 
     def matrix(self, rows: list[Reaction]) -> tuple[torch.Tensor, torch.Tensor]:
         """Coefficients (N, M) of the species in rows, and their reference energies (N,) in kcal/mol."""
@@ -127,13 +150,11 @@ def ionization_potential(reference: Reference, library: dict[str, Reference]) ->
     """Energy of the cation at the same geometry minus that of the system, Eh; None where the library lacks it."""
     for other in library.values():
         alike = other.symbols == reference.symbols and np.allclose(other.coords, reference.coords)
-        if (
-            alike
-            and other.charge == reference.charge + 1
-            and {"best"} <= other.energies.keys() & reference.energies.keys()
-        ):
+        cation = alike and other.charge == reference.charge + 1
+        if cation and all("best" in r.energies for r in (other, reference)):
             return other.energies["best"] - reference.energies["best"]
-    return -reference.energies["best"] if reference.nelectron == 1 and len(reference.symbols) == 1 else None
+    lone = reference.nelectron == 1 and len(reference.symbols) == 1 and "best" in reference.energies
+    return -reference.energies["best"] if lone else None
 
 
 class FixedDensities:
@@ -173,11 +194,11 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     outside: list[Reaction] = []
     if settings.folder is not None:
         systems = read_systems(settings.folder)
-        elements_known = frozenset(a for a in ELEMENTS)
-        rows = select(
-            read_reactions(settings.folder), systems, tuple(settings.sets), settings.role, elements_known,
-            settings.max_heavy,
-        )  # fmt: skip
+        rows = read_reactions(settings.folder)
+        unknown = settings.sets.keys() - {r.set for r in rows}
+        if unknown:
+            raise InputError(f"{settings.folder} has no set {', '.join(sorted(unknown))}")
+        rows = select(rows, systems, tuple(settings.sets), settings.role, ELEMENTS, settings.max_heavy)
         inside, outside = split(rows, systems, seed, settings.validation)
     for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
         if name in losses:
@@ -185,15 +206,15 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
             systems |= more
             inside += rows
     references: dict[str, Reference] = {}
-    for name in settings.references:
-        library = store.read(Path(name)) if Path(name).suffix else shipped.load(name)
-        references |= {k: r for k, r in library.items() if not settings.only or k in settings.only}
+    for file in settings.references:
+        library = store.read(Path(file)) if Path(file).suffix else shipped.load(str(file))
+        references |= library
     missing = set(settings.only) - references.keys()
     if missing:
         raise InputError(f"no reference is called {', '.join(sorted(missing))}")
     if not inside and not references:
         raise InputError("nothing to train on: give [data] a folder and sets of it, or references")
-    return Dataset(systems, inside, outside, settings.sets, references)
+    return Dataset(systems, inside, outside, settings.sets, references, settings.only)
 
 
 def split(
@@ -211,4 +232,4 @@ def split(
     graphs = sorted({s.graph_key for s in members if may_stay_out(s)})
     out = set(random.Random(seed).sample(graphs, len(graphs) // one_of))
     inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
-    return inside, [r for r in reactions if r not in inside]
+    return inside, [r for r in reactions if any(systems[i].graph_key in out for i in r.stoichiometry)]

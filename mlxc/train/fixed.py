@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mlxc.errors import InputError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.compress import Condensed
 from mlxc.train.dataset import Dataset, FixedDensities, correction
@@ -14,24 +16,35 @@ from mlxc.train.ranks import Ranks
 
 
 class FixedPhase:
-    """This process's share of the molecules on their condensed points: minutes of work to make, a second to use."""
+    """This process's share of the molecules on their condensed points: minutes of work to make, a second to use.
+
+    Raises InputError where there are fewer known molecules than processes.
+    """
 
     def __init__(self, functional: NeuralMetaGGA, data: Dataset, cache: Path, ranks: Ranks):
         self.functional, self.ranks = functional, ranks
         self.densities = FixedDensities(data.species, cache)
         self.known = self.densities.known
+        if int(self.known.sum()) < ranks.world:
+            raise InputError(f"{cache} has densities of {int(self.known.sum())} species: too few to train on")
         self.mine = self.known.nonzero()[ranks.share, 0]
         self.condensed = Condensed(type(functional), self.densities.molecules(ranks.share))
+        points = torch.tensor([len(self.condensed.exchange.molecule), len(self.condensed.correlation.molecule)])
+        self.condensed.shares = tuple((points / ranks.total(points)).tolist())
         #: What condensing leaves out of the energies of an earlier state of the functional, (M,) Eh.
         self.offset = torch.zeros_like(self.densities.e_r2scan)
+        #: Nothing can fail here.
+        self.failures: dict[str, str] = {}
 
-    def observe(self) -> State:
+    def observe(self, step: int = 0) -> State:
         """Energies of this process's molecules, zero for those of others."""
         corrections, size = self.condensed.corrections(self.functional)
         energies = torch.zeros_like(self.offset).index_add(0, self.mine, corrections)
         base = torch.zeros_like(self.offset)
         base[self.mine] = (self.densities.e_r2scan + self.offset)[self.mine]
         return State(self.functional, energies + base, self.known, {}, self.condensed, size)
+
+    look = observe
 
     def refresh(self) -> None:
         """Take from all grid points what condensing leaves out of the present functional's energies."""
@@ -43,3 +56,10 @@ class FixedPhase:
             ):
                 own[i] = correction(self.functional, *molecule) - condensed
         self.offset = self.ranks.total(own)
+
+    def memory(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: nothing, `refresh` comes before every use of the offset."""
+        return {}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Take up what `memory` gave."""

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,39 @@ from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
 from mlxc.train.cache import fill
-from mlxc.train.config import Config, Phase, plain
+from mlxc.train.config import Config, Phase, active, plain
 from mlxc.train.dataset import Dataset
 from mlxc.train.fixed import FixedPhase
-from mlxc.train.losses import OF_FUNCTIONAL, OF_REFERENCES, Rows, State
 from mlxc.train.objective import Objective
 from mlxc.train.ranks import Ranks
 from mlxc.train.selfconsistent import SelfConsistentPhase
 
 #: Iterations of L-BFGS that make one step of the loop.
 CHUNK = 50
-#: Steps of Adam between two looks at the validation rows, in a fixed-density phase and in a self-consistent one.
-CHECKS = {"fixed": 10, "self-consistent": 10}
+#: Steps of Adam between two looks at the rows that are kept out.
+LOOK = 10
 #: The rate of Adam at the end of a phase, relative to that at its beginning.
 LAST_RATE = 0.1
 
 
+Work = FixedPhase | SelfConsistentPhase
+
+
 @dataclass
 class Progress:
-    """Where a run is: phase, steps done in it and in all, steps without progress, SCF failures, rows of the log."""
+    """Where a run is.
+
+    phase, step  number of the phase and steps done in it; total: steps in all phases
+    best         the best judgement in this phase (`Objective.judge`); stale: looks since then
+    failures     SCF calculations that have not converged
+    """
 
     phase: int = 0
     step: int = 0
     total: int = 0
     stale: int = 0
     failures: int = 0
-    best: float = math.inf
+    best: list[float] = field(default_factory=lambda: [math.inf, math.inf])
 
 
 class Trainer:
@@ -60,16 +67,18 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.functional = new_functional(config)
         self.objective = Objective(config, self.functional, data, self.ranks)
-        self.validation = Rows(data, data.outside, data.weights)
         self.best_state = copy.deepcopy(self.functional.state_dict())
-        self.at, self.log = Progress(), []  # type: ignore[var-annotated]
+        self.at = Progress()
+        self.log: list[dict[str, Any]] = []
         self.identity = hashlib.sha256(
-            json.dumps([plain(asdict(config)), [s.key for s in data.species], [r.ref_kcal for r in data.inside]],
-                       sort_keys=True).encode()
-        ).hexdigest()  # fmt: skip
+            json.dumps([plain(asdict(config)), data.identity()], sort_keys=True).encode()
+        ).hexdigest()
 
     def resume(self) -> dict[str, Any] | None:
-        """Go back to the last checkpoint.  Raises InputError where it is of another configuration or other data."""
+        """Go back to the last checkpoint; returns the state of its phase.
+
+        Raises InputError where it is of another configuration or other data, ModelFileError where it is damaged.
+        """
         tree = checkpoint.read(self.out)
         if tree["identity"] != self.identity:
             raise InputError(
@@ -78,44 +87,57 @@ class Trainer:
         self.functional.load_state_dict(tree["parameters"])
         self.best_state, self.log = tree["best"], tree["log"]
         self.at = Progress(**tree["progress"])
-        return tree["phase"]
+        return tree["phase"] or None
 
     def run(self, state: dict[str, Any] | None = None) -> NeuralMetaGGA:
-        """All phases, from the state of an interrupted one; returns what did best on the validation rows."""
+        """All phases, from the state of an interrupted one; returns what was judged best in the last."""
         while self.at.phase < len(self.config.phase):
             self._run_phase(self.config.phase[self.at.phase], state)
             state = None
             self.functional.load_state_dict(self.best_state)
-            self.at.phase, self.at.step, self.at.stale, self.at.best = self.at.phase + 1, 0, 0, math.inf
+            done = self.at
+            self.at = Progress(phase=done.phase + 1, total=done.total, failures=done.failures)
             self._save({})
+        if self.ranks.first:
+            write_atomic(self.out / "log.csv", _csv(self.log))  # the last thing that a killed run may have missed
         return self.functional
 
     def _run_phase(self, phase: Phase, state: dict[str, Any] | None) -> None:
-        fixed = phase.kind == "fixed"
-        self._precision(torch.float32 if fixed and self.config.precision == "single" else torch.float64)
-        work = self._fixed() if fixed else self._self_consistent()
-        chunks = -(-phase.lbfgs // CHUNK)
+        single = phase.kind == "fixed" and self.config.precision == "single"
+        self._precision(torch.float32 if single else torch.float64)
+        work = self._fixed() if phase.kind == "fixed" else self._self_consistent(phase)
+        steps = phase.adam + -(-phase.lbfgs // CHUNK)
         optimizer: Any = None
-        started = time.perf_counter()
-        for step in range(self.at.step, phase.adam + chunks):
+        first, started = self.at.step, time.perf_counter()
+        if not first:
+            self._look(work, phase, {}, math.nan)
+        for step in range(first, steps):
+            if self._finished(phase):
+                break
             if optimizer is None or step == phase.adam:
                 optimizer = self._optimizer(phase, step)
             if state:
                 if step != phase.adam:  # there L-BFGS takes over from Adam
                     _load_optimizer(optimizer, state["optimizer"])
-                self._restore(work, state)
+                work.remember(state["memory"])
                 state = None
             if isinstance(work, FixedPhase) and step >= phase.adam:
                 work.refresh()
             losses = self._step(work, phase, optimizer, step)
             self.at.step, self.at.total = step + 1, self.at.total + 1
-            last = self.at.step == phase.adam + chunks
-            if last or step >= phase.adam or self.at.step % CHECKS[phase.kind] == 0:
-                self._check(work, phase, losses, started, last)
-            self._save({"optimizer": optimizer.state_dict(), **self._kept(work)})
-            if self.config.patience and self.at.stale >= self.config.patience:
-                break
+            if self.at.step == steps or step >= phase.adam or self.at.step % LOOK == 0:
+                left = (time.perf_counter() - started) / (self.at.step - first) * (steps - self.at.step)
+                self._look(work, phase, losses, left)
+            self._save({"optimizer": optimizer.state_dict(), "memory": work.memory()})
         self._precision(torch.float64)
+
+    def _finished(self, phase: Phase) -> bool:
+        """Whether a phase has run out of patience, or L-BFGS of directions in which the objective falls."""
+        if self.config.patience and self.at.stale >= self.config.patience:
+            return True
+        if self.at.step < phase.adam + 2:
+            return False
+        return self.log[-1]["objective"] == self.log[-2]["objective"]
 
     def _precision(self, dtype: torch.dtype) -> None:
         for network in self.functional.modules():
@@ -125,11 +147,17 @@ class Trainer:
     def _fixed(self) -> FixedPhase:
         fill(self.data.species[self.ranks.share], self.config.data, self.report)
         self.ranks.wait()
-        return FixedPhase(self.functional, self.data, self.config.data.cache, self.ranks)
+        work = FixedPhase(self.functional, self.data, self.config.data.cache, self.ranks)
+        rows = [*self.data.inside, *self.data.outside]
+        left_out = len(rows) - len(self.data.complete(rows, work.known))
+        if left_out:
+            self.report(f"{left_out} rows left out: an SCF of theirs did not converge with r2SCAN or PBE0")
+        return work
 
-    def _self_consistent(self) -> SelfConsistentPhase:
-        kinds = {k for k in OF_REFERENCES if self.config.losses.get(k, 0) > 0}
-        return SelfConsistentPhase(self.functional, self.data, self.config.data, kinds, self.ranks, self.config.seed)
+    def _self_consistent(self, phase: Phase) -> SelfConsistentPhase:
+        return SelfConsistentPhase(
+            self.functional, self.data, self.config.data, active(self.config), self.ranks, self.config.seed, phase.batch
+        )
 
     def _optimizer(self, phase: Phase, step: int) -> torch.optim.Optimizer:
         if step < phase.adam:
@@ -139,71 +167,51 @@ class Trainer:
             tolerance_change=1e-12,
         )  # fmt: skip
 
-    def _observe(self, work: Any, phase: Phase, step: int) -> State:
-        if isinstance(work, FixedPhase):
-            return work.observe()
-        state = work.observe(*work.batch(step, phase.batch))
-        for name, reason in work.failures.items():
-            self.at.failures += 1
-            self.report(f"  {name}: {reason}")
-        return state
-
-    def _step(self, work: Any, phase: Phase, optimizer: Any, step: int) -> dict[str, float]:
-        """One step of Adam or some iterations of L-BFGS; the losses at its beginning or at its end."""
+    def _step(self, work: Work, phase: Phase, optimizer: Any, step: int) -> dict[str, float]:
+        """One step of Adam, or some iterations of L-BFGS; the losses at the point before it, or after them."""
         if step < phase.adam:
             rate = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / phase.adam)) / 2
             optimizer.param_groups[0]["lr"] = phase.rate * rate
-            _, losses, _ = self.objective(self._observe(work, phase, step))
+            observed = work.observe(step)
+            self._count_failures(work)
+            if not observed.known.any():
+                raise InputError(f"no calculation of step {step + 1} converged: {next(iter(work.failures.values()))}")
+            losses = self.objective(observed)
+            if not math.isfinite(sum(losses.values())):
+                raise InputError(f"the objective is no number any more in step {step + 1}: take a smaller rate")
             optimizer.step()
             return losses
-        optimizer.step(lambda: self.objective(self._observe(work, phase, step))[0])
-        return self.objective(self._observe(work, phase, step))[1]
+        optimizer.param_groups[0]["max_iter"] = min(CHUNK, phase.lbfgs - (step - phase.adam) * CHUNK)
+        optimizer.step(lambda: sum(self.objective(work.observe(step)).values()))
+        return self.objective(work.observe(step))
 
-    def _check(self, work: Any, phase: Phase, losses: dict[str, float], started: float, last: bool) -> None:
-        """Look at the validation rows, keep the best parameters, and write a line."""
-        if isinstance(work, FixedPhase):
-            with torch.no_grad():
-                observed = work.observe()
-        else:
-            observed = work.observe(self.data.outside, [])
-        state = State(self.functional, self.ranks.total(observed.energies), observed.known)
-        errors, there = self.validation.errors(state)
-        # What no row shows, also no row of those kept out, must not be given up for their errors.
-        behaviour = sum(v for k, v in losses.items() if k in OF_FUNCTIONAL and k != "decay")
-        value = behaviour + (float(self.validation(state)) if len(errors) else sum(losses.values()) - behaviour)
-        if value < self.at.best:
-            self.at.best, self.at.stale = value, 0
+    def _count_failures(self, work: Work) -> None:
+        for name, reason in work.failures.items():
+            self.at.failures += 1
+            self.report(f"  {name}: {reason}")
+
+    def _look(self, work: Work, phase: Phase, losses: dict[str, float], left: float) -> None:
+        """Judge the present parameters, keep the best, and write a line; `left`: seconds until the phase ends."""
+        judgement, maes = self.objective.judge(work.look())
+        self._count_failures(work)
+        if judgement < self.at.best:
+            self.at.best, self.at.stale = judgement, 0
             self.best_state = copy.deepcopy(self.functional.state_dict())
         else:
             self.at.stale += 1
-        sets = [r.set for r, t in zip(self.data.outside, there.tolist(), strict=True) if t]
-        maes = {s: float(errors[[x == s for x in sets]].abs().mean()) for s in dict.fromkeys(sets)}
         row = {"phase": self.at.phase + 1, "kind": phase.kind, "step": self.at.step, "objective": sum(losses.values())}
-        row |= {"validation": value, "scf_failures": self.at.failures, **losses} | {
-            f"MAE {s}": m for s, m in maes.items()
-        }
-        self.log.append(row)
-        done, all_steps = self.at.step, phase.adam + -(-phase.lbfgs // CHUNK)
-        left = (time.perf_counter() - started) / done * (all_steps - done)
+        row |= {"judgement": judgement[1], "scf_failures": self.at.failures, **losses}
+        self.log.append(row | {f"MAE {s}": m for s, m in maes.items()})
         shown = "  ".join(f"{k} {v:.3g}" for k, v in losses.items())
-        kept_out = "  ".join(f"{s} {m:.2f}" for s, m in maes.items())
+        kept_out = ", ".join(f"{s} {m:.2f}" for s, m in maes.items())
         self.report(
-            f"{phase.kind} {done}/{all_steps}  objective {row['objective']:.4g} ({shown})  validation {value:.4g} "
-            f"({kept_out or 'no rows'})  SCF failures {self.at.failures}  {left / 60:.0f} min left"
+            f"{phase.kind} {self.at.step}/{phase.adam + -(-phase.lbfgs // CHUNK)}"
+            + (f"  objective {row['objective']:.4g} ({shown})" if losses else "")
+            + f"  judged {judgement[1]:.4g}"
+            + (f" (kept out, kcal/mol: {kept_out})" if maes else "")
+            + f"  SCF failures {self.at.failures}"
+            + (f"  {left / 60:.0f} min left" if math.isfinite(left) else "")
         )
-
-    def _kept(self, work: Any) -> dict[str, Any]:
-        """What a phase needs of its past."""
-        if isinstance(work, FixedPhase):
-            return {"offset": work.offset}
-        return {"densities": {str(i): torch.from_numpy(d.copy()) for i, d in work.densities.items()}}
-
-    @staticmethod
-    def _restore(work: Any, state: dict[str, Any]) -> None:
-        if isinstance(work, FixedPhase):
-            work.offset = state["offset"]
-        else:
-            work.densities = {int(i): d.numpy() for i, d in state["densities"].items()}
 
     def _save(self, phase_state: dict[str, Any]) -> None:
         """The checkpoint and the log, by the first process."""

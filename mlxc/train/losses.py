@@ -11,7 +11,7 @@ ionization         (e_HOMO + IP)^2 of references that have a cation at the same 
 one_electron       squared E_xc + J of one-electron densities, (kcal/mol)^2
 uniform_gas        squared relative error of E_xc of the uniform gas
 tail               squared relative error of the energy density -n / (2 r) of density tails
-lieb_oxford        square of what the energy density exceeds the Lieb-Oxford bound by, at points of small molecules
+lieb_oxford        square of what the energy density exceeds the Lieb-Oxford bound by, relative to it, at every point
 grids              squared errors of PySCF's radial grids, (kcal/mol)^2
 mass               squares of effective masses of electrons that are too negative
 size               mean square of the shifts that the networks make; fixed-density phase
@@ -32,7 +32,7 @@ from mlxc.reference.benchmark import Reaction
 from mlxc.train.compress import Condensed
 from mlxc.train.conditions import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
 from mlxc.train.dataset import Dataset
-from mlxc.train.mass import EffectiveMass
+from mlxc.train.mass import effective_mass
 from mlxc.train.penalties import LiebOxford, OneElectron, Tail, UniformGas
 from mlxc.train.radial import RadialGrids
 from mlxc.units import KCAL
@@ -65,19 +65,15 @@ Loss = Callable[[State], torch.Tensor]
 _NOTHING = torch.zeros((), dtype=torch.float64)
 
 
-def huber(errors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of the Huber losses of errors (N,) in kcal/mol."""
-    terms = torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=HUBER)
-    return terms @ weights / weights.sum()
-
-
 class Rows:
     """Huber loss of the reaction energies whose molecules are all known; sets count by their weights."""
 
     def __init__(self, data: Dataset, rows: list[Reaction], weights: dict[str, float]) -> None:
         self.matrix, self.references = data.matrix(rows)
-        sets = [r.set for r in rows]
-        self.weights = torch.tensor([weights[s] / sets.count(s) for s in sets], dtype=torch.float64)
+        self.sets = [r.set for r in rows]
+        shares = [weights[s] / self.sets.count(s) for s in self.sets]
+        #: Their mean is 1: the mean over a batch is that over all rows, whichever sets it is of.
+        self.weights = torch.tensor(shares, dtype=torch.float64) * (len(rows) / max(sum(shares), 1e-300))
 
     def errors(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Errors in kcal/mol of the rows that are known, and which these are."""
@@ -86,7 +82,10 @@ class Rows:
 
     def __call__(self, state: State) -> torch.Tensor:
         errors, there = self.errors(state)
-        return huber(errors, self.weights[there]) if len(errors) else _NOTHING
+        if not len(errors):
+            return _NOTHING
+        terms = torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=HUBER)
+        return (terms * self.weights[there]).mean()
 
 
 class Atoms:
@@ -157,9 +156,9 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "one_electron": _penalty(OneElectron),
     "uniform_gas": _penalty(UniformGas),
     "tail": _penalty(Tail),
-    "lieb_oxford": _penalty(lambda: LiebOxford(EffectiveMass().features)),
+    "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().features)),
     "grids": _penalty(_grids),
-    "mass": _penalty(lambda: EffectiveMass().penalty),
+    "mass": _penalty(lambda: effective_mass().penalty),
     "decay": _penalty(lambda: _decay),
 }
 #: Losses of the condensed molecules.

@@ -8,6 +8,8 @@ little energy for reactions to notice.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from pyscf import dft, gto
@@ -58,3 +60,9 @@ class EffectiveMass:
     def penalty(self, functional: Functional) -> torch.Tensor:
         """Mean square of what v_tau falls below ALLOWED, ()."""
         return torch.relu(ALLOWED - kinetic_potential(functional, self.features)).square().mean()
+
+
+@cache
+def effective_mass() -> EffectiveMass:
+    """One EffectiveMass for all losses that look at its points."""
+    return EffectiveMass()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from mlxc.neural import NeuralMetaGGA
-from mlxc.train.config import Config
+from mlxc.train.config import Config, active
 from mlxc.train.dataset import Dataset
-from mlxc.train.losses import LOSSES, OF_FUNCTIONAL, OF_RESULTS, State
+from mlxc.train.losses import LOSSES, OF_FUNCTIONAL, OF_RESULTS, Rows, State
 from mlxc.train.ranks import Ranks
+
+#: Losses that keep parameters small and say nothing of how good a functional is.
+REGULARISERS = ("size", "slope", "decay")
 
 
 class Objective:
@@ -17,20 +20,22 @@ class Objective:
     def __init__(self, config: Config, functional: NeuralMetaGGA, data: Dataset, ranks: Ranks):
         self.functional, self.ranks = functional, ranks
         self.parameters = list(functional.parameters())
-        weights = {k: w for k, w in config.losses.items() if w > 0}
-        made = {k: LOSSES[k](data) for k in weights}
-        self.of_results = {k: (weights[k], made[k]) for k in weights if k in OF_RESULTS}
-        #: Losses that are not the same in every process.
+        weights = active(config)
+        self.of_results = {k: (w, LOSSES[k](data)) for k, w in weights.items() if k in OF_RESULTS}
+        #: Losses that processes share out, and those of condensed molecules.
         self.others = [k for k in weights if k not in OF_RESULTS]
-        alone = [k for k in weights if k in OF_FUNCTIONAL][ranks.share]
-        self.mine = {k: (weights[k], made[k]) for k in weights if k in alone}
-        #: Means over this process's molecules: the mean over processes counts.
-        self.of_condensed = {
-            k: (weights[k] / ranks.world, made[k]) for k in weights if k not in OF_RESULTS and k not in OF_FUNCTIONAL
-        }
+        alone = [k for k in self.others if k in OF_FUNCTIONAL][ranks.share]
+        self.mine = {k: (weights[k], LOSSES[k](data)) for k in alone}
+        self.of_condensed = {k: (weights[k], LOSSES[k](data)) for k in self.others if k not in OF_FUNCTIONAL}
+        self.kept_out = Rows(data, data.outside, data.weights)
 
-    def __call__(self, observed: State) -> tuple[float, dict[str, float], torch.Tensor]:
-        """The value, every weighted loss, and the energies of all species (M,); sets the parameters' gradients."""
+    def _everywhere(self, local: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Losses that processes share out, of all of them."""
+        values = [local.get(k, torch.zeros(())).detach().double() for k in self.others]
+        return {k: float(self.ranks.total(v)) for k, v in zip(self.others, values, strict=True)}
+
+    def __call__(self, observed: State) -> dict[str, float]:
+        """Every weighted loss; sets the parameters' gradients to those of their sum."""
         total = self.ranks.total
         energies = total(observed.energies).requires_grad_()
         results = {k: total(v).requires_grad_() for k, v in observed.results.items()}
@@ -40,13 +45,28 @@ class Objective:
         value = torch.stack([*shared.values(), 0 * energies.sum()]).sum()
         slopes = torch.autograd.grad(value, leaves, allow_unused=True)
         local = {k: w * loss(state) for k, (w, loss) in (self.mine | self.of_condensed).items()}
-        parts = [(g * x).sum() for g, x in zip(slopes, own, strict=True) if g is not None and x.requires_grad]
-        parts += list(local.values())
+        parts = [(g * x).sum() for g, x in zip(slopes, own, strict=True) if g is not None] + list(local.values())
         parts = [p for p in parts if p.requires_grad]
         gradients = torch.autograd.grad(torch.stack(parts).sum(), self.parameters, allow_unused=True) if parts else ()
         for p, g in zip(self.parameters, gradients or [None] * len(self.parameters), strict=True):
             p.grad = total(torch.zeros_like(p) if g is None else g)
-        values = [local.get(k, torch.zeros(())).detach().double() for k in self.others]
-        losses = {k: float(v.detach()) for k, v in shared.items()}
-        losses |= {k: float(total(v)) for k, v in zip(self.others, values, strict=True)}
-        return sum(losses.values()), losses, energies.detach()
+        return {k: float(v.detach()) for k, v in shared.items()} | self._everywhere(local)
+
+    def judge(self, observed: State) -> tuple[list[float], dict[str, float]]:
+        """How good the present parameters are, the smaller the better, and mean absolute errors per set, kcal/mol.
+
+        First counts the number of rows kept out whose SCF failed, then all losses but REGULARISERS, with the rows kept
+        out, where there are any, in place of those trained on.
+        """
+        results = {k: self.ranks.total(v) for k, v in observed.results.items()}
+        state = State(self.functional, self.ranks.total(observed.energies), observed.known, results)
+        losses = dict(self.of_results)
+        errors, there = self.kept_out.errors(state)
+        if "reactions" in losses and len(there):
+            losses["reactions"] = (losses["reactions"][0], self.kept_out)
+        value = sum(float(w * loss(state)) for w, loss in losses.values())
+        local = {k: w * loss(state) for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
+        value += sum(self._everywhere(local).values())
+        sets = [s for s, t in zip(self.kept_out.sets, there.tolist(), strict=True) if t]
+        maes = {s: float(errors[[x == s for x in sets]].abs().mean()) for s in dict.fromkeys(sets)}
+        return [float((~there).sum()), value], maes

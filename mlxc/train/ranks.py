@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
+#: How long a process waits for the others: shares of the work are as uneven as molecules are.
+PATIENCE = timedelta(days=7)
 
 
 class Ranks:
@@ -14,7 +20,7 @@ class Ranks:
     def __init__(self) -> None:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
         self.rank = dist.get_rank() if self.world > 1 else 0
 
     @property
@@ -34,6 +40,14 @@ class Ranks:
         out = x.detach().clone()
         dist.all_reduce(out)
         return out
+
+    def union(self, x: dict[int, T]) -> dict[int, T]:
+        """The entries that all processes together have."""
+        if self.world == 1:
+            return x
+        parts: list[dict[int, T]] = [{} for _ in range(self.world)]
+        dist.all_gather_object(parts, x)
+        return {k: v for part in parts for k, v in part.items()}
 
     def wait(self) -> None:
         """Until all processes are here."""

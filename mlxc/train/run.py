@@ -10,10 +10,11 @@ import torch
 
 from mlxc import models
 from mlxc.errors import InputError
+from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
-from mlxc.train.config import Config, plain, read_config
+from mlxc.train.config import Config, active, plain, read_config
 from mlxc.train.dataset import Dataset, FixedDensities, training_set
 from mlxc.train.loop import Trainer
 from mlxc.train.ranks import Ranks
@@ -46,12 +47,15 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
 
 def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     """One run in a folder of its own, which then is a model's folder too."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot make the folder {out}: {err.strerror}") from err
     if checkpoint.exists(out) and not resume:
         raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
     if resume and not checkpoint.exists(out):
         raise InputError(f"{out} holds no checkpoint: start without --resume")
-    data = training_set(config.data, config.seed, config.losses)
+    data = training_set(config.data, config.seed, active(config))
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
     trainer.report(
         f"{len(data.inside)} rows and {len(data.targets)} references to train on, {len(data.outside)} rows kept out; "
@@ -64,17 +68,9 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     return functional
 
 
-def card(config: Config, data: Dataset, functional: torch.nn.Module, trainer: Trainer) -> dict[str, Any]:
+def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer) -> dict[str, Any]:
     """What a model's card says: data, settings, and errors at the cached densities where there are any."""
-    densities = FixedDensities(data.species, config.data.cache)
-    energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan, "pbe0": densities.e_pbe0}  # type: ignore[arg-type]
-    report = {}
-    for name, rows in (("training", data.inside), ("validation", data.outside)):
-        there = data.complete(rows, densities.known)
-        if there:
-            maes = {xc: by_set(there, data.errors(there, e)) for xc, e in energies.items()}
-            counts = {s: sum(r.set == s for r in there) for s in maes["mlxc"]}
-            report[name] = {"rows": counts, "mae_kcal": maes, "left_out": len(rows) - len(there)}
+    fixed = any(p.kind == "fixed" for p in config.phase)
     return {
         "trained_on": f"{len(data.inside)} rows and {len(data.targets)} reference densities",
         "protocol": f"errors in kcal/mol at fixed r2SCAN densities, {config.data.basis}, density fitting, grid level "
@@ -84,8 +80,22 @@ def card(config: Config, data: Dataset, functional: torch.nn.Module, trainer: Tr
         "data_sha256": trainer.identity,
         "mlxc": __version__,
         "scf_failures": trainer.at.failures,
-        "errors": report,
+        "errors": fixed_density_errors(data, config.data.cache, functional) if fixed else {},
     }
+
+
+def fixed_density_errors(data: Dataset, cache: Path, functional: Functional) -> dict[str, Any]:
+    """Numbers of rows and mean absolute errors per set (kcal/mol) of the functional, r2SCAN and PBE0."""
+    densities = FixedDensities(data.species, cache)
+    energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan, "pbe0": densities.e_pbe0}
+    report = {}
+    for name, rows in (("training", data.inside), ("validation", data.outside)):
+        there = data.complete(rows, densities.known)
+        if there:
+            maes = {xc: by_set(there, data.errors(there, e)) for xc, e in energies.items()}
+            counts = {s: sum(r.set == s for r in there) for s in maes["mlxc"]}
+            report[name] = {"rows": counts, "mae_kcal": maes, "left_out": len(rows) - len(there)}
+    return report
 
 
 def by_set(reactions: list[Reaction], errors: torch.Tensor) -> dict[str, float]:

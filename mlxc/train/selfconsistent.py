@@ -6,6 +6,7 @@ with a reason: its species is unknown in that step, and the loop counts it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch.nn.utils import parameters_to_vector
 from mlxc.errors import InputError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference import Reference
-from mlxc.reference.benchmark import Reaction, System
-from mlxc.scf import KS, converge, fractional
+from mlxc.reference.benchmark import Reaction
+from mlxc.scf import converge
 from mlxc.train.adjoint import energy_gradient, response_gradient
+from mlxc.train.cache import kohn_sham
 from mlxc.train.config import Data
 from mlxc.train.dataset import Dataset, Target
 from mlxc.train.losses import OF_REFERENCES, State
@@ -30,21 +32,16 @@ CONV_TOL, CONV_TOL_GRAD = 1e-9, 1e-5
 BLOCK = 20000
 
 
+#: A value and its gradient with respect to the parameters (P,), or None.
+Solved = tuple[float, torch.Tensor | None]
+
+
 class Slopes(NamedTuple):
     """A result, and its derivatives with respect to the density matrix or to orbital energies."""
 
     value: float
     density: np.ndarray | None = None
     orbital_energies: np.ndarray | None = None
-
-
-def kohn_sham(system: System, functional: NeuralMetaGGA, settings: Data) -> Any:
-    """A density-fitted Kohn-Sham object of a species, not yet run."""
-    mol = system.mole(settings.basis)
-    mf = fractional(mol, system.occupations, functional) if system.occupations else KS(mol, functional)
-    mf = mf.density_fit()
-    mf.conv_tol, mf.conv_tol_grad, mf.grids.level = CONV_TOL, CONV_TOL_GRAD, settings.grid_level
-    return mf
 
 
 def density_errors(mf: Any, reference: Reference) -> tuple[Slopes, Slopes]:
@@ -90,58 +87,97 @@ class SelfConsistentPhase:
     """Batches of rows and references, each carried to self-consistency by the processes together."""
 
     def __init__(
-        self, functional: NeuralMetaGGA, data: Dataset, settings: Data, kinds: set[str], ranks: Ranks, seed: int
+        self,
+        functional: NeuralMetaGGA,
+        data: Dataset,
+        settings: Data,
+        kinds: Collection[str],
+        ranks: Ranks,
+        seed: int = 0,
+        batch: int = 16,
     ):
         self.functional, self.data, self.settings, self.ranks, self.seed = functional, data, settings, ranks, seed
+        self.size = batch
         #: Kinds of results that are asked for, in a fixed order.
         self.kinds = [k for k in OF_REFERENCES if k in kinds]
         #: The last density matrix of every species that this process has worked on.
         self.densities: dict[int, np.ndarray] = {}
-        #: Reasons of what did not converge in the last step, by the species' id.
+        #: Why species did not converge in the last step of all processes, by their ids.
         self.failures: dict[str, str] = {}
 
-    def batch(self, step: int, size: int) -> tuple[list[Reaction], list[Target]]:
-        """So many rows and references: all are seen once before one is seen again, in an order that depends on seed."""
-        return self._drawn(self.data.inside, step, size), self._drawn(
-            self.data.targets if self.kinds else [], step, size
-        )
+    def batch(self, step: int) -> tuple[list[Reaction], list[Target]]:
+        """Rows of each kind, and references: all are seen once before one is seen again, in an order of the seed's."""
+        rows = [r for kind in self.data.kinds().values() for r in self._drawn(kind, step)]
+        return rows, self._drawn(self.data.targets if self.kinds else [], step)
 
-    def _drawn(self, items: list, step: int, size: int) -> list:
+    def _drawn(self, items: list, step: int) -> list:
         if not items:
             return []
-        size = min(size, len(items))
+        size = min(self.size, len(items))
         passes, start = divmod(step * size, len(items))
         orders = [np.random.default_rng([self.seed, passes + k]).permutation(len(items)) for k in (0, 1)]
         return [items[i] for i in np.concatenate(orders)[start : start + size]]
 
-    def observe(self, rows: list[Reaction], targets: list[Target]) -> State:
-        """Energies and results of this process's share of the species, zero for those of others."""
+    def observe(self, step: int = 0) -> State:
+        """Energies and results of this process's share of a batch, zero for those of others."""
+        return self.solve(*self.batch(step))
+
+    def look(self) -> State:
+        """The same without gradients for what does not change from look to look: rows kept out, and the first batch of
+        references and conditions (without rows kept out: of all rows)."""
+        rows, targets = self.batch(0)
+        if self.data.outside:
+            rows = [r for r in rows if r.set not in self.data.weights] + self.data.outside
+        return self.solve(rows, targets, gradients=False)
+
+    def solve(self, rows: list[Reaction], targets: list[Target], gradients: bool = True) -> State:
+        """Energies and results of these rows and references, from this process's share of their species."""
         members = {self.data.index[self.data.systems[i].key] for r in rows for i in r.stoichiometry}
-        species = sorted(members | {t.species for t in targets}, key=lambda i: -len(self.data.species[i].symbols))
+        wanted = sorted(members | {t.species for t in targets})
         parameters = parameters_to_vector(self.functional.parameters())
         moved = parameters - parameters.detach()  # zero, but it carries gradients
         energies = torch.zeros(len(self.data.species), dtype=torch.float64)
-        known = torch.zeros(len(self.data.species), dtype=torch.bool)
+        known = torch.zeros(len(self.data.species), dtype=torch.uint8)
         results = {k: torch.zeros(len(targets), dtype=torch.float64) for k in self.kinds}
-        there = {k: torch.zeros(len(targets), dtype=torch.bool) for k in self.kinds}
-        self.failures = {}
-        for i in species[self.ranks.share]:
-            mf = self.solve(i)
-            if mf is None:
+        there = {k: torch.zeros(len(targets), dtype=torch.uint8) for k in self.kinds}
+        failures: dict[int, str] = {}
+
+        def carrying(value: float, gradient: torch.Tensor | None) -> torch.Tensor:
+            plain = torch.tensor([value], dtype=torch.float64)
+            return plain if gradient is None else plain + moved @ gradient
+
+        for i in (i for i in wanted if i % self.ranks.world == self.ranks.rank):
+            own = {k: t for k, t in enumerate(targets) if t.species == i}
+            try:
+                energy, found = self._solve_one(i, own, gradients)
+            except (InputError, np.linalg.LinAlgError) as err:
+                failures[i] = str(err)
                 continue
-            known[i] = True
-            at = torch.tensor([i])
-            energies = energies.index_add(0, at, (mf.e_tot + moved @ energy_gradient(mf))[None])
-            for k, target in enumerate(targets):
-                if target.species == i:
-                    for kind, slopes in self.results(mf, target).items():
-                        gradient = response_gradient(mf, slopes.density, slopes.orbital_energies)
-                        value = slopes.value + moved @ gradient
-                        results[kind] = results[kind].index_add(0, torch.tensor([k]), value[None])
-                        there[kind][k] = True
-        known = self.ranks.total(known.to(torch.uint8)) > 0
-        kept = {k: self.ranks.total(t.to(torch.uint8)) > 0 for k, t in there.items()}
-        return State(self.functional, energies, known, {k: results[k][kept[k]] for k in self.kinds})
+            known[i] = 1
+            energies = energies.index_add(0, torch.tensor([i]), carrying(*energy))
+            for (kind, k), result in found.items():
+                results[kind] = results[kind].index_add(0, torch.tensor([k]), carrying(*result))
+                there[kind][k] = 1
+        self.failures = {self.data.species[i].id: why for i, why in sorted(self.ranks.union(failures).items())}
+        kept = {k: self.ranks.total(t) > 0 for k, t in there.items()}
+        return State(
+            self.functional, energies, self.ranks.total(known) > 0, {k: results[k][kept[k]] for k in self.kinds}
+        )
+
+    def _solve_one(
+        self, i: int, targets: dict[int, Target], gradients: bool
+    ) -> tuple[Solved, dict[tuple[str, int], Solved]]:
+        """Energy of species i and results of its references, by kind and number, each with its gradient or None.
+
+        Raises InputError for what does not converge.
+        """
+        mf = self._converged(i)
+        found: dict[tuple[str, int], Solved] = {}
+        for k, target in targets.items():
+            for kind, slopes in self.results(mf, target).items():
+                gradient = response_gradient(mf, slopes.density, slopes.orbital_energies) if gradients else None
+                found[kind, k] = slopes.value, gradient
+        return (float(mf.e_tot), energy_gradient(mf) if gradients else None), found
 
     def results(self, mf: Any, target: Target) -> dict[str, Slopes]:
         """What is asked for of one reference."""
@@ -154,17 +190,21 @@ class SelfConsistentPhase:
             out["ionization"] = ionization_error(mf, target.ionization)
         return {k: out[k] for k in self.kinds if k in out}
 
-    def solve(self, i: int) -> Any:
-        """The converged calculation of species i, or None with its reason among the failures."""
-        system, reason = self.data.species[i], "did not converge"
+    def _converged(self, i: int) -> Any:
+        """The converged calculation of species i, from its last density or, where that fails, from scratch."""
         for start in ([self.densities[i]] if i in self.densities else []) + [None]:
-            try:
-                mf = converge(kohn_sham(system, self.functional, self.settings), start)
-            except (InputError, np.linalg.LinAlgError) as err:
-                reason = str(err)
-                continue
+            mf = kohn_sham(self.data.species[i], self.functional, self.settings)
+            mf.conv_tol, mf.conv_tol_grad = CONV_TOL, CONV_TOL_GRAD
+            mf = converge(mf, start)
             if mf.converged and np.isfinite(mf.e_tot):
                 self.densities[i] = np.asarray(mf.make_rdm1())
                 return mf
-        self.failures[system.id] = reason
-        return None
+        raise InputError("the SCF did not converge")
+
+    def memory(self) -> dict[str, Any]:
+        """What a checkpoint has to hold: the densities that the next calculations start from."""
+        return {str(i): torch.from_numpy(d) for i, d in self.ranks.union(self.densities).items()}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Take up what `memory` gave."""
+        self.densities = {int(i): d.numpy() for i, d in memory.items()}
