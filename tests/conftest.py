@@ -8,6 +8,7 @@ import torch
 from pyscf import gto
 
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
+from mlxc.reference.benchmark import graph_key
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def benchmark_folder(tmp_path_factory):
     rows = [
         {
             "id": i, "set": "W4-17", "charge": 0, "multiplicity": m, "symbols": s, "coords_angstrom": x,
-            "nheavy": sum(a != "H" for a in s), "graph_key": i,
+            "nheavy": sum(a != "H" for a in s), "graph_key": graph_key(s, x, 0, m),
         }
         for i, (m, s, x) in SYSTEMS.items()
     ]  # fmt: skip

@@ -269,6 +269,13 @@ def test_batches_see_everything_once(folder):
     assert [t.reference.name for t in phase.batch(5)[1]] == ["OH"]
 
 
+def test_conditions_of_molecules_that_are_kept_out_are_kept_out_too(folder):
+    data = training_set(read_config(configured(folder)).data, 0, ["fractional_charge"])
+    graphs = {data.systems[i].graph_key for r in data.outside for i in r.stoichiometry if not data.systems[i].is_atom}
+    assert graphs
+    assert not graphs & {data.systems[i].graph_key for r in data.inside for i in r.stoichiometry}
+
+
 def test_sets_count_by_their_weights_in_every_batch():
     systems, rows = fractional_spins()
     rows = [replace(r, set="rare" if r.name == "H" else "common") for r in rows]

@@ -7,6 +7,7 @@ Between whole numbers of electrons the energy is a straight line (Perdew, Parr, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from pyscf.data.elements import charge
@@ -21,11 +22,32 @@ GROUND_STATES = {
 }  # fmt: skip
 
 
-def _atom(symbol: str, up: int, down: int) -> System:
-    """The atom or ion with so many electrons of each spin."""
-    return make_system(
-        f"{symbol} {up} {down}", charge(symbol) - up - down, up - down + 1, (symbol,), ((0.0, 0.0, 0.0),)
-    )
+#: Closed-shell molecules: atoms and Cartesian coordinates (Angstrom) near their minima.
+MOLECULES = {
+    "H2": "H 0 0 0; H 0 0 0.741",
+    "LiH": "Li 0 0 0; H 0 0 1.596",
+    "HF": "H 0 0 0; F 0 0 0.917",
+    "H2O": "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587",
+    "N2": "N 0 0 0; N 0 0 1.098",
+}
+
+
+def _species(name: str, atoms: str, up: int, down: int) -> System:
+    """The molecule or ion with so many electrons of each spin."""
+    words = [line.split() for line in atoms.split(";")]
+    symbols = [w[0] for w in words]
+    coords = [(float(x), float(y), float(z)) for _, x, y, z in words]
+    nuclei = sum(charge(s) for s in symbols)
+    return make_system(f"{name} {up} {down}", nuclei - up - down, up - down + 1, symbols, coords)
+
+
+def _ground_states() -> Iterator[tuple[str, str, int, int]]:
+    """Names, atoms and electrons of both spins of all that is asked for straight lines."""
+    for symbol, (up, down) in GROUND_STATES.items():
+        yield symbol, f"{symbol} 0 0 0", up, down
+    for name, atoms in MOLECULES.items():
+        pairs = sum(charge(line.split()[0]) for line in atoms.split(";")) // 2
+        yield name, atoms, pairs, pairs
 
 
 def _occupied(system: System, name: str, up: list[float], down: list[float]) -> System:
@@ -34,11 +56,11 @@ def _occupied(system: System, name: str, up: list[float], down: list[float]) -> 
 
 
 def fractional_charges() -> tuple[dict[str, System], list[Reaction]]:
-    """2 E(N - 1/2) = E(N) + E(N - 1) of the atoms H to Ne and their cations."""
+    """2 E(N - 1/2) = E(N) + E(N - 1) of the atoms H to Ne and MOLECULES, with their cations."""
     systems: dict[str, System] = {}
     rows = []
-    for symbol, (up, down) in GROUND_STATES.items():
-        whole = _atom(symbol, up, down)
+    for name, atoms, up, down in _ground_states():
+        whole = _species(name, atoms, up, down)
         # Hund: closed shells and p shells more than half full lose an electron of the second spin.
         minority = up == down or down > 2
         ion = (up, down - 1) if minority else (up - 1, down)
@@ -48,10 +70,10 @@ def fractional_charges() -> tuple[dict[str, System], list[Reaction]]:
         members = {half.id: 2, whole.id: -1}
         systems |= {half.id: half, whole.id: whole}
         if sum(ion):
-            cation = _atom(symbol, *ion)
+            cation = _species(name, atoms, *ion)
             systems[cation.id] = cation
             members[cation.id] = -1
-        rows.append(Reaction(FRACTIONAL_CHARGE, symbol, members, 0.0, "train"))
+        rows.append(Reaction(FRACTIONAL_CHARGE, name, members, 0.0, "train"))
     return systems, rows
 
 
@@ -62,7 +84,7 @@ def fractional_spins() -> tuple[dict[str, System], list[Reaction]]:
     for symbol, (up, down) in GROUND_STATES.items():
         if up == down:
             continue
-        whole = _atom(symbol, up, down)
+        whole = _species(symbol, f"{symbol} 0 0 0", up, down)
         occupations = [1.0] * down + [0.5] * (up - down)
         mixed = _occupied(whole, "mixed", occupations, occupations)
         systems |= {mixed.id: mixed, whole.id: whole}

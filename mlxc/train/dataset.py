@@ -78,11 +78,10 @@ class Dataset:
     ):
         self.systems, self.inside, self.outside = systems, inside, outside or []
         self.weights = {r.set: 1.0 for r in inside} if weights is None else weights
-        kept_out = {systems[i].graph_key for r in self.outside for i in r.stoichiometry}
-        kept_out -= {systems[i].graph_key for r in inside for i in r.stoichiometry}
+        out = kept_out(systems, inside, self.outside)
         references = references or {}
         made = {k: system_of(r) for k, r in references.items() if r.dm1 is not None and (not only or k in only)}
-        made = {k: s for k, s in made.items() if s.graph_key not in kept_out}
+        made = {k: s for k, s in made.items() if s.graph_key not in out}
         members = [systems[i] for r in (*inside, *self.outside) for i in r.stoichiometry]
         unique = {s.key: s for s in (*made.values(), *members)}
         self.species = [unique[k] for k in sorted(unique)]
@@ -138,6 +137,12 @@ class Dataset:
         exact = torch.tensor([ATOMS[a] for a in atoms], dtype=torch.float64)
         charges = torch.tensor([elements.charge(a) for a in atoms])
         return (energies[list(atoms.values())] - exact) * KCAL / charges
+
+
+def kept_out(systems: dict[str, System], inside: list[Reaction], outside: list[Reaction]) -> set[str]:
+    """Graphs of the rows kept out that no row to train on has."""
+    inner, outer = ({systems[i].graph_key for r in rows for i in r.stoichiometry} for rows in (inside, outside))
+    return outer - inner
 
 
 def system_of(reference: Reference) -> System:
@@ -200,11 +205,12 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
             raise InputError(f"{settings.folder} has no set {', '.join(sorted(unknown))}")
         rows = select(rows, systems, tuple(settings.sets), settings.role, ELEMENTS, settings.max_heavy)
         inside, outside = split(rows, systems, seed, settings.validation)
+    out = kept_out(systems, inside, outside)
     for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
         if name in losses:
             more, rows = make()
             systems |= more
-            inside += rows
+            inside += [r for r in rows if not any(more[i].graph_key in out for i in r.stoichiometry)]
     references: dict[str, Reference] = {}
     for file in settings.references:
         library = store.read(Path(file)) if Path(file).suffix else shipped.load(str(file))

@@ -29,6 +29,7 @@ from mlxc.train.fixed import FixedPhase
 from mlxc.train.objective import Objective
 from mlxc.train.ranks import Ranks
 from mlxc.train.selfconsistent import SelfConsistentPhase
+from mlxc.version import commit
 
 #: Iterations of L-BFGS that make one step of the loop.
 CHUNK = 50
@@ -69,6 +70,7 @@ class Trainer:
         self.objective = Objective(config, self.functional, data, self.ranks)
         self.best_state = copy.deepcopy(self.functional.state_dict())
         self.at = Progress()
+        self.commit = commit()
         self.log: list[dict[str, Any]] = []
         self.identity = hashlib.sha256(
             json.dumps([plain(asdict(config)), data.identity()], sort_keys=True).encode()
@@ -218,6 +220,7 @@ class Trainer:
         if self.ranks.first:
             tree = {
                 "identity": self.identity,
+                "commit": self.commit,
                 "parameters": self.functional.state_dict(),
                 "best": self.best_state,
                 "progress": asdict(self.at),

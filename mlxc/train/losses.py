@@ -2,7 +2,7 @@
 
 reactions          Huber loss of reaction energies, kcal/mol; a set counts by its weight, whatever its number of rows
 atoms              squared errors of total energies of neutral atoms per electron, kcal/mol
-fractional_charge  Huber loss of 2 E(N - 1/2) - E(N) - E(N - 1) of the atoms H to Ne, kcal/mol
+fractional_charge  Huber loss of 2 E(N - 1/2) - E(N) - E(N - 1) of the atoms H to Ne and five molecules, kcal/mol
 fractional_spin    Huber loss of what equal shares of both spins cost the open shells from H to F, kcal/mol
 density            int (n - n_ref)^2 / N of the references, Bohr^-3; self-consistent phase
 density_l1         int |n - n_ref| / N of the references; self-consistent phase

@@ -79,6 +79,7 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
         "configuration": plain(asdict(config)),
         "data_sha256": trainer.identity,
         "mlxc": __version__,
+        "commit": trainer.commit,
         "scf_failures": trainer.at.failures,
         "errors": fixed_density_errors(data, config.data.cache, functional) if fixed else {},
     }
