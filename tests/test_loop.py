@@ -457,3 +457,10 @@ def test_plots_of_a_run_and_of_a_model(folder, tmp_path, capsys):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["plot", str(tmp_path)]) == 2
     assert "neither" in capsys.readouterr().err
+
+
+def test_the_example_is_a_configuration():
+    config = read_config(Path(__file__).parents[1] / "examples" / "train.toml")
+    data = training_set(config.data, config.seed, config.losses)
+    assert len(data.inside) > 15
+    assert len(data.targets) == 4
