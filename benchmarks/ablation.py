@@ -61,6 +61,7 @@ def configuration(name: str, losses: dict[str, float], through_scf: bool, args: 
         f"folder = {json.dumps(str(args.data.resolve()))}",
         f"sets = {{{', '.join(f'{json.dumps(k)} = {w}' for k, w in SETS.items())}}}",
         f"references = {json.dumps(references)}",
+        f"cache = {json.dumps(str((args.work / 'cache').resolve()))}",
         f"max_heavy = {args.max_heavy}",
         f'basis = "{BASIS}"',
         f"grid_level = {LEVEL}",

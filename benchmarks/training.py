@@ -54,15 +54,16 @@ def data_set(molecules: int, references: bool = False) -> Dataset:
 
 def fixed(molecules: int, level: int, work: Path) -> dict[str, Any]:
     """Seconds per molecule to prepare and per evaluation, and the peak of memory."""
-    settings = Data(basis="def2-svp", grid_level=level, cache=work / f"level{level}")
+    cache = work / f"level{level}"
+    settings = Data(basis="def2-svp", grid_level=level, cache=cache)
     data, ranks = data_set(molecules), Ranks()
     start = time.perf_counter()
-    missing = [s for s in data.species if not (settings.cache / f"{s.key}.h5").exists()]
+    missing = [s for s in data.species if not (cache / f"{s.key}.h5").exists()]
     fill(data.species, settings, lambda line: None)
     filled = time.perf_counter()
     functional = NeuralLocalHybrid(16, 2)
     objective = Objective(Config("x", [Phase("fixed", 1)]), functional, data, ranks)
-    phase = FixedPhase(functional, data, settings.cache, ranks)
+    phase = FixedPhase(functional, data, cache, ranks)
     ready = time.perf_counter()
     for _ in range(REPEATS):
         objective(phase.observe())

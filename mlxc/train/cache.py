@@ -105,14 +105,22 @@ def write(path: Path, system: System, settings: Data) -> bool:
     return bool(r2scan.converged and pbe0.converged)
 
 
+def cache_of(settings: Data) -> Path:
+    """The folder of cached densities.  Raises InputError where there is none."""
+    if settings.cache is None:
+        raise InputError("these settings have no cache: give them a folder for one")
+    return settings.cache
+
+
 def fill(species: list[System], settings: Data, report: Callable[[str], None] = print) -> None:
     """Make the files that are not there yet.  Raises InputError for one of another basis or grid, or without ex."""
+    cache = cache_of(settings)
     try:
-        settings.cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise InputError(f"cannot make the folder {settings.cache}: {err.strerror}") from err
+        raise InputError(f"cannot make the folder {cache}: {err.strerror}") from err
     for k, system in enumerate(species):
-        path = settings.cache / f"{system.key}.h5"
+        path = cache / f"{system.key}.h5"
         if path.exists():
             with h5py.File(path) as f:
                 if (f.attrs["basis"], f.attrs["grid_level"]) != (settings.basis, settings.grid_level) or "ex" not in f:

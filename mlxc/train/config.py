@@ -45,7 +45,7 @@ class Data:
     max_heavy   most heavy atoms of a molecule
     references  files of references, or names of shipped ones
     only        names of the references to use; all where it is empty
-    cache       folder of densities and features of the fixed-density phase
+    cache       folder of densities and features of the fixed-density phase, by default in that of the run
     basis, grid_level   of all calculations
     validation  one of so many molecular graphs is kept out of training
     """
@@ -56,7 +56,7 @@ class Data:
     max_heavy: int = 3
     references: list[str | Path] = field(default_factory=list)
     only: list[str] = field(default_factory=list)
-    cache: Path = Path("cache")
+    cache: Path | None = None
     basis: str = "def2-tzvppd"
     grid_level: int = 3
     validation: int = 8
@@ -113,7 +113,7 @@ def read_config(path: Path) -> Config:
     data = replace(
         config.data,
         folder=None if config.data.folder is None else here / config.data.folder,
-        cache=here / config.data.cache,
+        cache=None if config.data.cache is None else here / config.data.cache,
         references=[here / r if Path(r).suffix else r for r in config.data.references],
     )
     start = here / config.start if config.start and (here / config.start).is_dir() else config.start

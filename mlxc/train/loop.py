@@ -22,7 +22,7 @@ from mlxc.files import write_atomic
 from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
-from mlxc.train.cache import fill
+from mlxc.train.cache import cache_of, fill
 from mlxc.train.config import Config, Phase, active, plain
 from mlxc.train.dataset import Dataset
 from mlxc.train.fixed import FixedPhase
@@ -149,7 +149,7 @@ class Trainer:
     def _fixed(self) -> FixedPhase:
         fill(self.data.species[self.ranks.share], self.config.data, self.report)
         self.ranks.wait()
-        work = FixedPhase(self.functional, self.data, self.config.data.cache, self.ranks)
+        work = FixedPhase(self.functional, self.data, cache_of(self.config.data), self.ranks)
         rows = [*self.data.inside, *self.data.outside]
         left_out = len(rows) - len(self.data.complete(rows, work.known))
         if left_out:

@@ -14,6 +14,7 @@ from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
+from mlxc.train.cache import cache_of
 from mlxc.train.config import Config, active, plain, read_config
 from mlxc.train.dataset import Dataset, FixedDensities, training_set
 from mlxc.train.loop import Trainer
@@ -31,6 +32,7 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     """
     config = read_config(path)
     out = out or Path(path).parent / config.name
+    config = replace(config, data=replace(config.data, cache=config.data.cache or out / "cache"))
     if members == 1:
         _train_one(config, out, resume)
         return out
@@ -81,7 +83,7 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
         "mlxc": __version__,
         "commit": trainer.commit,
         "scf_failures": trainer.at.failures,
-        "errors": fixed_density_errors(data, config.data.cache, functional) if fixed else {},
+        "errors": fixed_density_errors(data, cache_of(config.data), functional) if fixed else {},
     }
 
 
