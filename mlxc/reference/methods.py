@@ -28,7 +28,7 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 #: Determinants beyond which full CI is refused.
 DETERMINANTS = 20_000_000
 #: Arrays of the size of all triples that the density of (T) of an open shell holds at a time.
-TRIPLES_ARRAYS = 6
+TRIPLES_ARRAYS = 10
 
 
 @dataclass
