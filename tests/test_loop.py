@@ -171,7 +171,7 @@ def test_a_killed_run_resumes_to_the_same_model(folder, tmp_path, monkeypatch, o
     assert (out / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
 
 
-def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path):
+def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path, one_thread):
     path = folder / "harm.toml"
     text = configured(folder).read_text()
     path.write_text(text.replace("rate = 1e-3", "rate = 3.0"))
