@@ -34,12 +34,16 @@ def spin_densities(mf: Any) -> np.ndarray:
     return dm if dm.ndim == 3 else dm[None] / 2
 
 
+def semilocal_features(mf: Any, dms: np.ndarray, xctype: str = "MGGA") -> Features:
+    """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, without exact exchange."""
+    coords, dm = mf.grids.coords, torch.from_numpy(dms)
+    return Features.join([GridMap(mf.mol, coords[i : i + BLOCK], xctype)(dm) for i in range(0, len(coords), BLOCK)])
+
+
 def grid_features(mf: Any, dms: np.ndarray) -> Features:
     """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, as its functional needs them."""
-    functional, coords = functional_of(mf), mf.grids.coords
-    dm = torch.from_numpy(dms)
-    parts = [GridMap(mf.mol, coords[i : i + BLOCK], functional.xctype)(dm) for i in range(0, len(coords), BLOCK)]
-    f = Features.join(parts)
+    functional = functional_of(mf)
+    f = semilocal_features(mf, dms, functional.xctype)
     if functional.exx_omega is None:
         return f
     tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)

@@ -126,8 +126,9 @@ def run(
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
-    if mf.converged and functional is not None and functional.source and models.load_members(functional.source):
-        result["energy_uncertainty_kcal"] = float(ensemble_energies(mf).std(ddof=1) * KCAL)
+    members = models.load_members(functional.source) if functional is not None and functional.source else []
+    if mf.converged and members:
+        result["energy_uncertainty_kcal"] = float(ensemble_energies(mf, members).std(ddof=1) * KCAL)
     if task != "energy" and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if task == "optimize" and mf.converged:

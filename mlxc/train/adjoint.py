@@ -42,12 +42,8 @@ def parameters_of(functional: Functional) -> list[torch.nn.Parameter]:
 
 def energy_gradient(mf: Any) -> torch.Tensor:
     """dE/dtheta (P,), Eh, of a converged calculation with a functional of mlxc."""
-    return features_gradient(functional_of(mf), grid_features(mf, spin_densities(mf)), mf.grids.weights)
-
-
-def features_gradient(functional: Functional, features: Features, weights: np.ndarray) -> torch.Tensor:
-    """d/dtheta of E_xc (P,) at fixed features and weights (G,) of a grid."""
-    return _accumulated(functional, ((w @ functional(f)) for f, w in blocks(weights, features)))
+    functional, features = functional_of(mf), grid_features(mf, spin_densities(mf))
+    return _accumulated(functional, (w @ functional(f) for f, w in blocks(mf.grids.weights, features)))
 
 
 def _accumulated(functional: Functional, values: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -26,6 +26,7 @@ from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
+from mlxc.ongrid import semilocal_features, spin_densities
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import KS, converge, fractional
@@ -67,14 +68,11 @@ def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> Features
     return Features(f.rho, f.sigma, f.tau, exchange_at(mol, coords, dm))
 
 
-def features_on_grid(mf: dft.rks.RKS, dm1: np.ndarray | None = None, block: int = 20000) -> tuple[Features, np.ndarray]:
-    """Features and weights on the grid of a calculation, without the empty points: of its density matrix or another."""
-    dms = np.asarray(mf.make_rdm1() if dm1 is None else dm1)
-    dm = torch.from_numpy(dms if dms.ndim == 3 else dms[None] / 2)
-    parts = [GridMap(mf.mol, mf.grids.coords[i : i + block])(dm) for i in range(0, len(mf.grids.coords), block)]
-    joined = Features.join(parts)
+def features_on_grid(mf: dft.rks.RKS, dms: np.ndarray) -> tuple[Features, np.ndarray]:
+    """Features of spin density matrices (S, nao, nao) and weights on the grid of `mf`, without the empty points."""
+    joined = semilocal_features(mf, dms)
     keep = joined.total_rho > RHO_MIN
-    ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], dm)
+    ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], torch.from_numpy(dms))
     rho, sigma, tau = (x[:, keep] for x in (joined.rho, joined.sigma, joined.tau))
     return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
@@ -85,7 +83,7 @@ def write(path: Path, system: System, settings: Data) -> bool:
     r2scan = converge(kohn_sham(system, "r2scan", settings).set(conv_tol=CONV_TOL))
     pbe0 = kohn_sham(system, "pbe0", settings).set(conv_tol=CONV_TOL, grids=r2scan.grids)
     pbe0 = converge(pbe0, r2scan.make_rdm1())
-    features, weights = features_on_grid(r2scan)
+    features, weights = features_on_grid(r2scan, spin_densities(r2scan))
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
         for name in ("rho", "sigma", "tau", "ex"):

@@ -108,7 +108,7 @@ class Trainer:
         single = phase.kind == "fixed" and self.config.precision == "single"
         self._precision(torch.float32 if single else torch.float64)
         work = self._fixed() if phase.kind == "fixed" else self._self_consistent(phase)
-        steps = phase.adam + -(-phase.lbfgs // CHUNK)
+        steps = steps_of(phase)
         optimizer: Any = None
         first, started = self.at.step, time.perf_counter()
         if not first:
@@ -207,7 +207,7 @@ class Trainer:
         shown = "  ".join(f"{k} {v:.3g}" for k, v in losses.items())
         kept_out = ", ".join(f"{s} {m:.2f}" for s, m in maes.items())
         self.report(
-            f"{phase.kind} {self.at.step}/{phase.adam + -(-phase.lbfgs // CHUNK)}"
+            f"{phase.kind} {self.at.step}/{steps_of(phase)}"
             + (f"  objective {row['objective']:.4g} ({shown})" if losses else "")
             + f"  judged {judgement[1]:.4g}"
             + (f" (kept out, kcal/mol: {kept_out})" if maes else "")
@@ -230,6 +230,11 @@ class Trainer:
             checkpoint.write(self.out, self.at.total * 2 + (not phase_state), tree)
             write_atomic(self.out / "log.csv", _csv(self.log))
         self.ranks.wait()
+
+
+def steps_of(phase: Phase) -> int:
+    """Steps of the loop: those of Adam, and the chunks of L-BFGS."""
+    return phase.adam + -(-phase.lbfgs // CHUNK)
 
 
 def new_functional(config: Config) -> NeuralMetaGGA:

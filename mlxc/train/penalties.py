@@ -38,7 +38,7 @@ class OneElectron:
             mf = dft.UKS(reference.mole(), xc="r2scan")
             mf.grids.level = LEVEL
             mf.grids.build()
-            features, w = features_on_grid(mf, reference.dm1)
+            features, w = features_on_grid(mf, np.asarray(reference.dm1))
             parts.append(features)
             weights.append(torch.from_numpy(w))
             self.coulomb.append(reference.energies["coulomb"])
