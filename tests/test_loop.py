@@ -396,7 +396,7 @@ def test_a_functional_whose_scf_fails_is_judged_worse(folder):
     assert bad > good
 
 
-@pytest.mark.parametrize("name", ["one_electron", "uniform_gas", "tail", "lieb_oxford"])
+@pytest.mark.parametrize("name", ["one_electron", "uniform_gas", "tail", "potential_tail", "lieb_oxford"])
 def test_penalties_find_who_violates_them(name, monkeypatch):
     """Nothing where a condition is built in; something for a functional that is known to break it."""
     from mlxc.analytic import PBE, SlaterPW92
@@ -408,12 +408,34 @@ def test_penalties_find_who_violates_them(name, monkeypatch):
             return 3 * super().energy_density(features)
 
     penalty = LOSSES[name](Dataset({}, []))
-    keeps = {"one_electron": HartreeFock(), "uniform_gas": SlaterPW92(), "tail": HartreeFock(), "lieb_oxford": PBE()}
-    breaks = {"one_electron": PBE(), "uniform_gas": HartreeFock(), "tail": PBE(), "lieb_oxford": Deep()}
+    gas = SlaterPW92()
+    keeps = {n: HartreeFock() for n in LOSSES} | {"uniform_gas": gas, "lieb_oxford": PBE()}
+    breaks = {n: PBE() for n in LOSSES} | {"uniform_gas": HartreeFock(), "lieb_oxford": Deep()}
     nothing = torch.zeros(0)
     good, bad = (float(penalty(State(f, nothing, nothing))) for f in (keeps[name], breaks[name]))  # type: ignore[arg-type]
     assert good < {"one_electron": 1e-2, "tail": 1e-3}.get(name, 1e-6)
     assert bad > 0.02
+
+
+@pytest.mark.parametrize("hybrid", ["t-lmf", "mlxc-lh1"])
+def test_the_potential_tail_is_that_of_the_operator(hybrid):
+    """c of -c / r against matrix elements of V_xc between the orbital of He and a narrow function far out."""
+    from pyscf import gto
+
+    import mlxc
+    from mlxc.train.penalties import PotentialTail
+
+    functional = mlxc.models.resolve(hybrid)
+    distance = 7.0
+    wide = [[0, [0.15 * 2.2**k, 1]] for k in range(8)]
+    mol = gto.M(atom=[["He", (0, 0, 0)], ["ghost-H", (0, 0, distance)]], unit="Bohr", spin=0, verbose=0,
+                basis={"He": wide, "ghost-H": [[0, [8.0, 1]]]})  # fmt: skip
+    mf = mlxc.KS(mol, functional)
+    mf.grids.atom_grid = {"ghost-H": (100, 302), "He": (100, 302)}
+    homo = mf.kernel() and mf.mo_coeff[:, 0]
+    vxc = mf.get_veff() - mf.get_j()
+    found = -distance * (vxc @ homo)[-1] / (mf.get_ovlp() @ homo)[-1]
+    assert found == pytest.approx(float(PotentialTail().coefficients(functional)[0].detach()), abs=0.02)
 
 
 def test_every_loss_is_described():

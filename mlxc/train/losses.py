@@ -11,6 +11,7 @@ ionization         (e_HOMO + IP)^2 of references that have a cation at the same 
 one_electron       squared E_xc + J of one-electron densities, (kcal/mol)^2
 uniform_gas        squared relative error of E_xc of the uniform gas
 tail               squared relative error of the energy density -n / (2 r) of density tails
+potential_tail     squared deviation from 1 of c, where the potential on the highest orbital tends to -c / r
 lieb_oxford        square of what the energy density exceeds the Lieb-Oxford bound by, relative to it, at every point
 grids              squared errors of PySCF's radial grids, (kcal/mol)^2
 mass               squares of effective masses of electrons that are too negative
@@ -33,7 +34,7 @@ from mlxc.train.compress import Condensed
 from mlxc.train.conditions import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
 from mlxc.train.dataset import Dataset
 from mlxc.train.mass import effective_mass
-from mlxc.train.penalties import LiebOxford, OneElectron, Tail, UniformGas
+from mlxc.train.penalties import LiebOxford, OneElectron, PotentialTail, Tail, UniformGas
 from mlxc.train.radial import RadialGrids
 from mlxc.units import KCAL
 
@@ -156,6 +157,7 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "one_electron": _penalty(OneElectron),
     "uniform_gas": _penalty(UniformGas),
     "tail": _penalty(Tail),
+    "potential_tail": _penalty(PotentialTail),
     "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().features)),
     "grids": _penalty(_grids),
     "mass": _penalty(lambda: effective_mass().penalty),

@@ -6,16 +6,18 @@ Each is made once, for functionals of any family, and gives a number that vanish
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
 from pyscf import dft, gto
 
 from mlxc.analytic import LDA_X, Total, pw92
-from mlxc.features import Features
+from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
+from mlxc.ongrid import spin_densities
 from mlxc.reference import shipped
-from mlxc.train.cache import features_at, features_on_grid
+from mlxc.train.cache import RHO_MIN, features_at, features_on_grid
 from mlxc.units import KCAL
 
 #: One-electron systems of the shipped file, and the level of the grid that serves them.
@@ -66,21 +68,62 @@ class UniformGas:
         return (functional(self.features) / self.exact - 1).square().mean()
 
 
+@cache
+def _closed_shells() -> list[tuple[dft.rks.RKS, Features]]:
+    """Converged calculations of TAILS with r2SCAN, and features of their densities at DISTANCES."""
+    found = []
+    for symbol in TAILS:
+        mf = dft.RKS(gto.M(atom=symbol, basis="def2-qzvppd", verbose=0), xc="r2scan")
+        mf.grids.level = LEVEL
+        mf.kernel()
+        far = DISTANCES[:, None] * np.array([1.0, 2.0, 3.0]) / math.sqrt(14)
+        found.append((mf, features_at(mf.mol, far, torch.from_numpy(spin_densities(mf)))))
+    return found
+
+
 class Tail:
     """The energy per volume of a density tail is -n / (2 r): the mean square relative deviation."""
 
     def __init__(self) -> None:
-        parts, exact = [], []
-        for symbol in TAILS:
-            mol = gto.M(atom=symbol, basis="def2-qzvppd", verbose=0)
-            dm = torch.from_numpy(dft.RKS(mol, xc="r2scan").run().make_rdm1()[None] / 2)
-            features = features_at(mol, DISTANCES[:, None] * np.array([1.0, 2.0, 3.0]) / math.sqrt(14), dm)
-            parts.append(features)
-            exact.append(-features.total_rho / (2 * torch.from_numpy(DISTANCES)))
-        self.features, self.exact = Features.join(parts), torch.cat(exact)
+        tails = [far for _, far in _closed_shells()]
+        self.features = Features.join(tails)
+        self.exact = torch.cat([-far.total_rho / (2 * torch.from_numpy(DISTANCES)) for far in tails])
 
     def __call__(self, functional: Functional) -> torch.Tensor:
         return (functional(self.features) / self.exact - 1).square().mean()
+
+
+class PotentialTail:
+    """The potential on the highest orbital phi tends to -1 / r: the mean square deviation of its coefficient from 1.
+
+    Of dE_xc / dphi nothing but exact exchange decays more slowly than phi.  With b = dE_xc / dex_s at each point,
+    phi's exchange with itself gives - phi(r) [b(r) + int b |phi|^2] / (2 r) far out.
+    """
+
+    def __init__(self) -> None:
+        parts, weights = [], []
+        for mf, far in _closed_shells():
+            highest = torch.from_numpy(mf.mo_coeff[:, mf.mo_occ > 0][:, -1])
+            inside = features_at(mf.mol, mf.grids.coords, torch.from_numpy(spin_densities(mf)))
+            square = GridMap(mf.mol, mf.grids.coords, "LDA")(torch.outer(highest, highest)[None]).rho[0]
+            parts += [inside, far]
+            outside = (far.total_rho > RHO_MIN).double()
+            weights.append(torch.cat([torch.from_numpy(mf.grids.weights) * square, outside / outside.sum()]) / 2)
+        self.features, self.weights = Features.join(parts), weights
+
+    def coefficients(self, functional: Functional) -> torch.Tensor:
+        """c of the potentials -c / r of TAILS, (len(TAILS),); differentiable."""
+        f = self.features
+        ex = f.exact_exchange.clone().requires_grad_()
+        energy = functional(Features(f.rho, f.sigma, f.tau, ex)).sum()
+        if not energy.requires_grad:
+            return torch.zeros(len(TAILS), dtype=torch.float64)
+        (b,) = torch.autograd.grad(energy, ex, create_graph=True, materialize_grads=True)
+        b = b[0].split([len(w) for w in self.weights])
+        return torch.stack([w @ x for w, x in zip(self.weights, b, strict=True)]) / f.multiplicity
+
+    def __call__(self, functional: Functional) -> torch.Tensor:
+        return (self.coefficients(functional) - 1).square().mean()
 
 
 class LiebOxford:
