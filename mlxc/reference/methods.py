@@ -29,6 +29,8 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 DETERMINANTS = 20_000_000
 #: Arrays of the size of all triples that the density of (T) of an open shell holds at a time.
 TRIPLES_ARRAYS = 10
+#: Arrays of the size of all integrals over orbitals that PySCF holds to make those of an open shell in memory.
+INTEGRAL_ARRAYS = 4
 
 
 @dataclass
@@ -141,6 +143,8 @@ def _ccsd(mf: Any, frozen: Any, orbitals: Any = None) -> tuple[Any, Any]:
     """Tightly converged CCSD, which says itself whether it is, and its integrals."""
     mycc = cc.CCSD(mf, frozen=frozen, mo_coeff=orbitals)
     mycc.conv_tol, mycc.conv_tol_normt, mycc.max_cycle = 1e-9, 1e-6, 100
+    if isinstance(mycc, cc.uccsd.UCCSD) and INTEGRAL_ARRAYS * 8e-6 * max(mycc.nmo) ** 4 > mycc.max_memory:
+        mf._eri = None  # on disk, then: PySCF counts one of the arrays
     eris = mycc.ao2mo()
     mycc.kernel(eris=eris)
     return mycc, eris
