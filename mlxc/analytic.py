@@ -214,9 +214,9 @@ class SlaterPW92(Functional):
 
     name, xctype = "slater-pw92", "LDA"
 
-    def energy_density(self, features: Features) -> torch.Tensor:
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        return channel.energy(torch.ones_like(channel.e_lda)) + total.n_switched * pw92(total)[0]
+        return channel.energy(torch.ones_like(channel.e_lda)), total.n_switched * pw92(total)[0]
 
 
 class PBE(Functional):
@@ -224,9 +224,9 @@ class PBE(Functional):
 
     name, xctype = "pbe", "GGA"
 
-    def energy_density(self, features: Features) -> torch.Tensor:
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        return channel.energy(pbe_enhancement(channel.p)) + total.n_switched * pbe_correlation(total)
+        return channel.energy(pbe_enhancement(channel.p)), total.n_switched * pbe_correlation(total)
 
 
 class R2SCAN(Functional):
@@ -234,6 +234,6 @@ class R2SCAN(Functional):
 
     name, xctype = "r2scan", "MGGA"
 
-    def energy_density(self, features: Features) -> torch.Tensor:
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        return channel.energy(r2scan_enhancement(channel)) + total.n_switched * r2scan_correlation(total)
+        return channel.energy(r2scan_enhancement(channel)), total.n_switched * r2scan_correlation(total)

@@ -1,4 +1,4 @@
-"""The command line: `mlxc run FILE.xyz`, `mlxc train CONFIG.toml`, `mlxc models [NAME]`, `mlxc reference ...`.
+"""The command line: `mlxc run FILE.xyz`, `mlxc check XC`, `mlxc train CONFIG.toml`, `mlxc models`, `mlxc reference`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
@@ -35,6 +35,13 @@ def _plot(args: argparse.Namespace) -> int:
     from mlxc.plots import plot
 
     print(*plot(args.folder, args.out), sep="\n")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mlxc.constraints.check import check
+
+    check(args.xc, args.only, args.quick, args.out)
     return 0
 
 
@@ -140,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("folder", type=Path, metavar="DIR", help="folder of a run or a model")
     draw.add_argument("--out", type=Path, metavar="DIR", help="where the PNG files go (default: the folder itself)")
     draw.set_defaults(action=_plot)
+    conditions = commands.add_parser("check", help="which exact conditions a functional obeys")
+    conditions.add_argument("xc", nargs="+", metavar="XC", help="libxc names, mlxc models or model folders")
+    conditions.add_argument("--only", metavar="FAMILY", help="conditions of one family, or one condition")
+    conditions.add_argument("--quick", action="store_true", help="fewer systems and points, under 90 s")
+    conditions.add_argument("--out", type=Path, metavar="DIR", help="report.json, report.html; goes on from there")
+    conditions.set_defaults(action=_check)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
     show.set_defaults(action=_models)

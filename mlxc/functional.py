@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.numint import eval_xc
 
@@ -17,19 +18,26 @@ class Functional(torch.nn.Module):
 
     Subclasses set `name` and what they need: `xctype` ("LDA", "GGA" or "MGGA") and, for a local hybrid, `exx_omega`,
     the range separation of the exact-exchange energy density (Bohr^-1; 0 for the full range).
-    They write `energy_density`: the energy is the only hand-written truth, potentials and kernels come from automatic
-    differentiation.
+    They write `parts` or, where exchange and correlation are one, `energy_density`: the energy is the only hand-written
+    truth, potentials and kernels come from automatic differentiation.
     """
 
     name: str = "custom"
     xctype: str = "MGGA"
     exx_omega: float | None = None
+    #: Exact conditions that hold for every choice of its parameters, by their names in `mlxc check`.
+    built_in: frozenset[str] = frozenset()
     #: Folder of the model that this one was loaded from.
     source: Path | None = None
 
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        """Exchange and correlation energy per volume, Eh Bohr^-3, (G,) each.  InputError where they are one."""
+        raise InputError(f"{self.name} does not tell exchange from correlation")
+
     def energy_density(self, features: Features) -> torch.Tensor:
         """Exchange-correlation energy per volume, Eh Bohr^-3, shape (G,)."""
-        raise NotImplementedError
+        exchange, correlation = self.parts(features)
+        return exchange + correlation
 
     def forward(self, features: Features) -> torch.Tensor:
         return self.energy_density(features)

@@ -69,8 +69,9 @@ class HartreeFock(Functional):
 
     name, xctype, exx_omega = "hf", "MGGA", 0.0
 
-    def energy_density(self, features: Features) -> torch.Tensor:
-        return features.multiplicity * features.exact_exchange.sum(0)
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
+        exchange = features.multiplicity * features.exact_exchange.sum(0)
+        return exchange, torch.zeros_like(exchange)
 
 
 class IsoOrbitalHybrid(Functional):
@@ -86,11 +87,11 @@ class IsoOrbitalHybrid(Functional):
         super().__init__()
         self.c = c
 
-    def energy_density(self, features: Features) -> torch.Tensor:
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
         a = self.c * iso_orbital(features)
         exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
-        return channel.multiplicity * exchange.sum(0) + total.n_switched * pw92(total)[0]
+        return channel.multiplicity * exchange.sum(0), total.n_switched * pw92(total)[0]
 
 
 #: Local hybrids of a fixed form, by name.

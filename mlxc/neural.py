@@ -62,6 +62,13 @@ class NeuralMetaGGA(Functional):
     """
 
     xctype = "MGGA"
+    built_in = frozenset(
+        {
+            "uniform gas", "one-electron correlation", "scaling of exchange", "exchange spin scaling", "spin reversal",
+            "closed shells", "exchange is negative", "exchange is negative at every point", "size consistency",
+            "correlation is not positive", "correlation is not positive at every point",
+        }
+    )  # fmt: skip
     #: All that exchange depends on, and all that u_c depends on.
     exchange_variables: tuple[str, ...] = ("p", "alpha")
     correlation_variables: tuple[str, ...] = ("p", "alpha", "zeta2", "rs")
@@ -92,11 +99,11 @@ class NeuralMetaGGA(Functional):
         """Exchange energies per volume (S, G) from r2SCAN's enhancement factor fx and u_x, (S, G) each."""
         return x.e_lda * bounded_enhancement(fx, shift)
 
-    def energy_density(self, features: Features) -> torch.Tensor:
+    def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = self.variables(features)
         e_x = self.exchange_energy(channel, r2scan_enhancement(channel), self.exchange_shift(channel))
         e_c = scaled_correlation(r2scan_correlation(total), self.correlation_shift(total))
-        return channel.multiplicity * e_x.sum(0) + total.n_switched * e_c
+        return channel.multiplicity * e_x.sum(0), total.n_switched * e_c
 
 
 class NeuralLocalHybrid(NeuralMetaGGA):
@@ -109,6 +116,10 @@ class NeuralLocalHybrid(NeuralMetaGGA):
     """
 
     exx_omega = 0.0
+    built_in = (NeuralMetaGGA.built_in - {"exchange spin scaling", "exchange is negative at every point"}) | {
+        "one-electron energy", "one-electron excited states", "one-electron self-consistency",
+        "energy density of tails",
+    }  # fmt: skip
     mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zz")
     exchange_variables = (*mixing_variables, "tail")
     correlation_variables = ("p", "alpha", "zeta2", "rs", "y", "zz")

@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyscf import gto
 
 from mlxc.errors import InputError
-from mlxc.exx import energy_density
+from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 
 #: Grid points worked on at a time.
 BLOCK = 20000
+#: Points below this density (Bohr^-3) are left out: together they hold less than 1e-7 Eh.
+RHO_MIN = 1e-9
+#: Shares of exact exchange by range (`features_at`).
+Mixed = tuple[tuple[float, float], ...]
+FULL_RANGE: Mixed = ((0.0, 1.0),)
 
 
 def functional_of(mf: Any) -> Functional:
@@ -48,6 +54,31 @@ def grid_features(mf: Any, dms: np.ndarray) -> Features:
         return f
     tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)
     return Features(f.rho, f.sigma, f.tau, torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
+
+
+def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor, omega: float = 0.0) -> torch.Tensor:
+    """Exact-exchange energy densities (S, G) of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr."""
+    exchange = FittedExchange(mol, coords, omega)
+    return torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
+
+
+def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor, mixed: Mixed = FULL_RANGE) -> Features:
+    """Features of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr, exact exchange among them.
+
+    mixed : the interaction of exact exchange, (omega, c) for c erf(omega r) / r, or c / r where omega = 0, all added
+    """
+    f = GridMap(mol, coords)(dm)
+    ex = [c * exchange_at(mol, coords, dm, omega) for omega, c in mixed]
+    return Features(f.rho, f.sigma, f.tau, torch.stack(ex).sum(0) if ex else None)
+
+
+def features_on_grid(mf: Any, dms: np.ndarray) -> tuple[Features, np.ndarray]:
+    """Features of spin density matrices (S, nao, nao) and weights on the grid of `mf`, without the empty points."""
+    joined = semilocal_features(mf, dms)
+    keep = joined.total_rho > RHO_MIN
+    ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], torch.from_numpy(dms))
+    rho, sigma, tau = (x[:, keep] for x in (joined.rho, joined.sigma, joined.tau))
+    return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
 def blocks(weights: np.ndarray, *features: Features) -> Iterator[tuple]:

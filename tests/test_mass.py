@@ -5,8 +5,8 @@ import torch
 
 import mlxc
 from mlxc.analytic import R2SCAN
+from mlxc.constraints.mass import EffectiveMass, closed_shell, kinetic_potential
 from mlxc.functional import Functional
-from mlxc.train.mass import EffectiveMass, closed_shell, kinetic_potential
 
 
 class FallingTau(Functional):

@@ -14,11 +14,12 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mlxc import models
 from mlxc.analytic import R2SCAN, Channel, SlaterPW92
+from mlxc.constraints import radial
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.train import cache, radial
+from mlxc.train import cache
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.config import Data
 from mlxc.train.dataset import correction, read_molecule, split

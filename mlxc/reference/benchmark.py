@@ -41,9 +41,13 @@ class System:
 
     @property
     def key(self) -> str:
-        """Hash of what an SCF calculation depends on: equal for one geometry that occurs in several sets."""
+        """Hash of what an SCF calculation depends on: equal for one geometry that occurs in several sets.
+
+        Coordinates count to 1e-8 Angstrom, which a change of units does not reach.
+        """
         fractional = [self.occupations] if self.occupations else []
-        content = json.dumps([self.charge, self.multiplicity, self.symbols, self.coords, *fractional])
+        coords = [[round(x, 8) + 0.0 for x in atom] for atom in self.coords]
+        content = json.dumps([self.charge, self.multiplicity, self.symbols, coords, *fractional])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
@@ -51,10 +55,11 @@ class System:
         """Whether this is a neutral atom."""
         return len(self.symbols) == 1 and self.charge == 0 and self.occupations is None
 
-    def mole(self, basis: str) -> gto.Mole:
-        """The PySCF molecule in the given basis."""
+    def mole(self, basis: str, symmetry: bool = False) -> gto.Mole:
+        """The PySCF molecule in the given basis, `symmetry` as there."""
         atoms = list(zip(self.symbols, self.coords, strict=True))
-        return gto.M(atom=atoms, basis=basis, charge=self.charge, spin=self.multiplicity - 1, verbose=0)
+        spin = self.multiplicity - 1
+        return gto.M(atom=atoms, basis=basis, charge=self.charge, spin=spin, symmetry=symmetry, verbose=0)
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
-import torch
-from pyscf import dft, gto
 from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
-from mlxc.exx import FittedExchange, energy_density
-from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
-from mlxc.ongrid import semilocal_features, spin_densities
+from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import KS, converge, fractional
@@ -40,8 +35,6 @@ BASIS = "def2-tzvppd"
 GRID_LEVEL = 3
 #: Convergence of the energy, Eh.
 CONV_TOL = 1e-8
-#: Points below this density (Bohr^-3) are left out: together they hold less than 1e-7 Eh.
-RHO_MIN = 1e-9
 
 
 def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
@@ -54,27 +47,6 @@ def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
     mf = mf.density_fit()
     mf.grids.level = settings.grid_level
     return mf
-
-
-def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> torch.Tensor:
-    """Exact-exchange energy densities (S, G) of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr."""
-    exchange = FittedExchange(mol, coords)
-    return torch.from_numpy(np.stack([energy_density(exchange, d) for d in dm.numpy()]))
-
-
-def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor) -> Features:
-    """Features of spin density matrices dm (S, nao, nao) at points (G, 3) in Bohr, exact exchange among them."""
-    f = GridMap(mol, coords)(dm)
-    return Features(f.rho, f.sigma, f.tau, exchange_at(mol, coords, dm))
-
-
-def features_on_grid(mf: dft.rks.RKS, dms: np.ndarray) -> tuple[Features, np.ndarray]:
-    """Features of spin density matrices (S, nao, nao) and weights on the grid of `mf`, without the empty points."""
-    joined = semilocal_features(mf, dms)
-    keep = joined.total_rho > RHO_MIN
-    ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], torch.from_numpy(dms))
-    rho, sigma, tau = (x[:, keep] for x in (joined.rho, joined.sigma, joined.tau))
-    return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
 
 
 def write(path: Path, system: System, settings: Data) -> bool:

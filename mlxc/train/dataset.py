@@ -15,6 +15,7 @@ from pyscf.data import elements
 from pyscf.data.nist import BOHR
 
 from mlxc.analytic import R2SCAN
+from mlxc.constraints.fractional import fractional_charges, fractional_spins
 from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
@@ -22,7 +23,6 @@ from mlxc.reference import Reference, shipped, store
 from mlxc.reference.benchmark import Reaction, System, make_system, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train.cache import ELEMENTS
-from mlxc.train.conditions import fractional_charges, fractional_spins
 from mlxc.train.config import Data
 from mlxc.units import KCAL
 
@@ -51,11 +51,22 @@ def correction(functional: Functional, features: Features, weights: torch.Tensor
 
 
 class Target(NamedTuple):
-    """A reference of a self-consistent density: number of its species, and its ionization potential (Eh) or None."""
+    """A reference of a self-consistent density.
+
+    species     number of its species
+    ionization  its ionization potential, Eh, or None
+    turns       whether its density can turn at no cost (`can_turn`): not to be compared point by point
+    """
 
     species: int
     reference: Reference
     ionization: float | None
+    turns: bool
+
+
+def by_set(sets: list[str], errors: torch.Tensor) -> dict[str, float]:
+    """Mean absolute errors of rows, (rows,) in kcal/mol, by the sets that they are of."""
+    return {s: round(float(errors[[x == s for x in sets]].abs().mean()), 3) for s in sorted(set(sets))}
 
 
 class Dataset:
@@ -87,7 +98,12 @@ class Dataset:
         self.species = [unique[k] for k in sorted(unique)]
         self.index = {s.key: i for i, s in enumerate(self.species)}
         self.targets = [
-            Target(self.index[s.key], references[k], ionization_potential(references[k], references))
+            Target(
+                self.index[s.key],
+                references[k],
+                ionization_potential(references[k], references),
+                can_turn(references[k]),
+            )
             for k, s in made.items()
         ]
 
@@ -149,6 +165,23 @@ def system_of(reference: Reference) -> System:
     """The system of a reference."""
     coords = [(float(x), float(y), float(z)) for x, y, z in reference.coords * BOHR]
     return make_system(reference.name, reference.charge, reference.spin + 1, reference.symbols, coords)
+
+
+def can_turn(reference: Reference) -> bool:
+    """Whether an atom's or linear molecule's density is less symmetric than its nuclei: one of a degenerate level.
+
+    Second moments tell: all three are equal in a spherical atom, both across the axis in a linear molecule.
+    """
+    place = reference.coords - reference.coords[0]
+    _, sizes, axes = np.linalg.svd(place)
+    fixed = int((sizes > 1e-3).sum()) if len(place) > 1 else 0
+    if fixed > 1:
+        return False
+    mol = reference.mole()
+    moments = np.einsum("xmn,nm->x", mol.intor("int1e_rr"), np.asarray(reference.dm1).sum(0)).reshape(3, 3)
+    across = axes[fixed:]
+    spread = np.ptp(np.linalg.eigvalsh(across @ moments @ across.T))
+    return bool(spread > 1e-3 * abs(moments).max())
 
 
 def ionization_potential(reference: Reference, library: dict[str, Reference]) -> float | None:

@@ -27,15 +27,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mlxc.constraints.fractional import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
+from mlxc.constraints.mass import effective_mass
+from mlxc.constraints.penalties import LiebOxford, OneElectron, PotentialTail, Tail, UniformGas
+from mlxc.constraints.radial import RadialGrids
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
 from mlxc.train.compress import Condensed
-from mlxc.train.conditions import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
 from mlxc.train.dataset import Dataset
-from mlxc.train.mass import effective_mass
-from mlxc.train.penalties import LiebOxford, OneElectron, PotentialTail, Tail, UniformGas
-from mlxc.train.radial import RadialGrids
 from mlxc.units import KCAL
 
 #: Errors of reactions beyond this many kcal/mol count linearly, so that a few multireference species do not dominate.
@@ -52,6 +52,8 @@ class State:
     energies    total energies of the species of the data set, (M,) Eh; known (M,) says of which
     results     of the references that were worked on, by kind, one number each (mlxc.train.selfconsistent)
     condensed   all molecules at fixed densities, in that phase, and size, the mean square of the shifts there
+    rows        the rows that were asked for; None: all
+    failed      how many calculations failed
     """
 
     functional: NeuralMetaGGA
@@ -60,6 +62,8 @@ class State:
     results: dict[str, torch.Tensor] = field(default_factory=dict)
     condensed: Condensed | None = None
     size: torch.Tensor | None = None
+    rows: list[Reaction] | None = None
+    failed: int = 0
 
 
 Loss = Callable[[State], torch.Tensor]
@@ -67,9 +71,10 @@ _NOTHING = torch.zeros((), dtype=torch.float64)
 
 
 class Rows:
-    """Huber loss of the reaction energies whose molecules are all known; sets count by their weights."""
+    """Huber loss of the rows that were asked for and whose molecules are all known; sets count by their weights."""
 
     def __init__(self, data: Dataset, rows: list[Reaction], weights: dict[str, float]) -> None:
+        self.rows = rows
         self.matrix, self.references = data.matrix(rows)
         self.sets = [r.set for r in rows]
         shares = [weights[s] / self.sets.count(s) for s in self.sets]
@@ -77,8 +82,11 @@ class Rows:
         self.weights = torch.tensor(shares, dtype=torch.float64) * (len(rows) / max(sum(shares), 1e-300))
 
     def errors(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """Errors in kcal/mol of the rows that are known, and which these are."""
+        """Errors in kcal/mol of the rows that were asked for and are known, and which these are."""
         there = ((self.matrix != 0) & ~state.known).sum(1) == 0
+        if state.rows is not None:  # molecules of some may be known from others
+            asked = {id(r) for r in state.rows}
+            there &= torch.tensor([id(r) in asked for r in self.rows], dtype=torch.bool)
         return self.matrix[there] @ state.energies * KCAL - self.references[there], there
 
     def __call__(self, state: State) -> torch.Tensor:

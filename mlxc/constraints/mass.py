@@ -16,7 +16,7 @@ from pyscf import dft, gto
 
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
-from mlxc.train.cache import features_at
+from mlxc.ongrid import FULL_RANGE, Mixed, features_at
 
 #: Closed shells of few orbitals with extended tails.
 MOLECULES = ("H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957", "Li 0 0 0; Li 0 0 2.673", "Mg 0 0 0")
@@ -37,7 +37,7 @@ def kinetic_potential(functional: Functional, features: Features) -> torch.Tenso
     return v / features.multiplicity
 
 
-def closed_shell(atom: str, basis: str = BASIS) -> Features:
+def closed_shell(atom: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
     """Features at random points of the r2SCAN density of a molecule (coordinates in Angstrom), evenly in log n."""
     mol = gto.M(atom=atom, basis=basis, verbose=0)
     mf = dft.RKS(mol, xc="r2scan").density_fit().run()
@@ -48,7 +48,7 @@ def closed_shell(atom: str, basis: str = BASIS) -> Features:
     decades = np.floor(np.log10(n[inside])).astype(int)
     share = 1 / np.bincount(decades - decades.min())[decades - decades.min()]
     coords = mf.grids.coords[rng.choice(inside, min(POINTS, len(inside)), replace=False, p=share / share.sum())]
-    return features_at(mol, coords, dm)
+    return features_at(mol, coords, dm, mixed)
 
 
 class EffectiveMass:

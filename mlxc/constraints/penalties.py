@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from pyscf import dft, gto
 
-from mlxc.analytic import LDA_X, Total, pw92
+from mlxc.constraints.points import features_of_points, uniform_gas
+from mlxc.constraints.uniform import exact
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
-from mlxc.ongrid import spin_densities
+from mlxc.ongrid import FULL_RANGE, RHO_MIN, Mixed, features_at, features_on_grid, spin_densities
 from mlxc.reference import shipped
-from mlxc.train.cache import RHO_MIN, features_at, features_on_grid
 from mlxc.units import KCAL
 
 #: One-electron systems of the shipped file, and the level of the grid that serves them.
@@ -26,7 +26,7 @@ ONE_ELECTRON, LEVEL = ("H", "He+", "H2+ R=1.057", "H2+ R=2.5", "H3 2+ linear R=0
 RADII, POLARISATIONS = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0), (0.0, 0.3, 0.7, 1.0)
 #: Closed shells and distances from the nucleus (Bohr) where only their tail is left.
 TAILS, DISTANCES = ("He", "Ne", "Ar"), np.linspace(6.0, 12.0, 13)
-#: E_xc >= -LIEB_OXFORD int n^(4/3) for every density (Lewin, Lieb, Seiringer, arXiv:2203.12473).
+#: E_xc >= -LIEB_OXFORD int n^(4/3) for every density (Lewin, Lieb, Seiringer, Lett. Math. Phys. 112, 92 (2022)).
 LIEB_OXFORD = 1.58
 
 
@@ -57,19 +57,15 @@ class UniformGas:
 
     def __init__(self) -> None:
         rs, zeta = (x.ravel() for x in np.meshgrid(RADII, POLARISATIONS))
-        n = 3 / (4 * np.pi * rs**3)
-        spins = torch.from_numpy(np.array([n * (1 + zeta) / 2, n * (1 - zeta) / 2]))
-        tau = 0.3 * (6 * math.pi**2) ** (2 / 3) * spins ** (5 / 3)
-        exchange = 0.5 * LDA_X * (2 * spins) ** (4 / 3)
-        self.features = Features(spins, torch.zeros(3, len(n), dtype=torch.float64), tau, exchange)
-        self.exact = exchange.sum(0) + spins.sum(0) * pw92(Total(self.features))[0]
+        self.features = features_of_points(FULL_RANGE, uniform_gas(rs, zeta))
+        self.exact = exact(self.features)
 
     def __call__(self, functional: Functional) -> torch.Tensor:
         return (functional(self.features) / self.exact - 1).square().mean()
 
 
 @cache
-def _closed_shells() -> list[tuple[dft.rks.RKS, Features]]:
+def _closed_shells(mixed: Mixed) -> list[tuple[dft.rks.RKS, Features]]:
     """Converged calculations of TAILS with r2SCAN, and features of their densities at DISTANCES."""
     found = []
     for symbol in TAILS:
@@ -77,15 +73,15 @@ def _closed_shells() -> list[tuple[dft.rks.RKS, Features]]:
         mf.grids.level = LEVEL
         mf.kernel()
         far = DISTANCES[:, None] * np.array([1.0, 2.0, 3.0]) / math.sqrt(14)
-        found.append((mf, features_at(mf.mol, far, torch.from_numpy(spin_densities(mf)))))
+        found.append((mf, features_at(mf.mol, far, torch.from_numpy(spin_densities(mf)), mixed)))
     return found
 
 
 class Tail:
     """The energy per volume of a density tail is -n / (2 r): the mean square relative deviation."""
 
-    def __init__(self) -> None:
-        tails = [far for _, far in _closed_shells()]
+    def __init__(self, mixed: Mixed = FULL_RANGE) -> None:
+        tails = [far for _, far in _closed_shells(mixed)]
         self.features = Features.join(tails)
         self.exact = torch.cat([-far.total_rho / (2 * torch.from_numpy(DISTANCES)) for far in tails])
 
@@ -97,19 +93,20 @@ class PotentialTail:
     """The potential on the highest orbital phi tends to -1 / r: the mean square deviation of its coefficient from 1.
 
     Of dE_xc / dphi nothing but exact exchange decays more slowly than phi.  With b = dE_xc / dex_s at each point,
-    phi's exchange with itself gives - phi(r) [b(r) + int b |phi|^2] / (2 r) far out.
+    phi's exchange with itself gives - phi(r) [b(r) + int b |phi|^2] / (2 r) far out, times the sum of `mixed`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mixed: Mixed = FULL_RANGE) -> None:
         parts, weights = [], []
-        for mf, far in _closed_shells():
+        for mf, far in _closed_shells(mixed):
             highest = torch.from_numpy(mf.mo_coeff[:, mf.mo_occ > 0][:, -1])
-            inside = features_at(mf.mol, mf.grids.coords, torch.from_numpy(spin_densities(mf)))
+            inside = features_at(mf.mol, mf.grids.coords, torch.from_numpy(spin_densities(mf)), mixed)
             square = GridMap(mf.mol, mf.grids.coords, "LDA")(torch.outer(highest, highest)[None]).rho[0]
             parts += [inside, far]
             outside = (far.total_rho > RHO_MIN).double()
             weights.append(torch.cat([torch.from_numpy(mf.grids.weights) * square, outside / outside.sum()]) / 2)
         self.features, self.weights = Features.join(parts), weights
+        self.mixed = sum(c for _, c in mixed)
 
     def coefficients(self, functional: Functional) -> torch.Tensor:
         """c of the potentials -c / r of TAILS, (len(TAILS),); differentiable."""
@@ -120,7 +117,7 @@ class PotentialTail:
             return torch.zeros(len(TAILS), dtype=torch.float64)
         (b,) = torch.autograd.grad(energy, ex, create_graph=True, materialize_grads=True)
         b = b[0].split([len(w) for w in self.weights])
-        return torch.stack([w @ x for w, x in zip(self.weights, b, strict=True)]) / f.multiplicity
+        return self.mixed * torch.stack([w @ x for w, x in zip(self.weights, b, strict=True)]) / f.multiplicity
 
     def __call__(self, functional: Functional) -> torch.Tensor:
         return (self.coefficients(functional) - 1).square().mean()

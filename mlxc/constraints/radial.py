@@ -12,7 +12,7 @@ from pyscf import dft, gto
 
 from mlxc.features import Features
 from mlxc.functional import Functional
-from mlxc.train.cache import features_at
+from mlxc.ongrid import FULL_RANGE, Mixed, features_at
 
 #: Neutral atoms and their numbers of unpaired electrons.
 ATOMS = {
@@ -29,7 +29,7 @@ DIRECTIONS = ((1.0, 2.0, 3.0), (0.0, 0.0, 1.0))
 class RadialGrids:
     """r2SCAN densities of atoms along rays from the nucleus, on coarse and on fine radial grids."""
 
-    def __init__(self) -> None:
+    def __init__(self, mixed: Mixed = FULL_RANGE) -> None:
         rays, weights = [], []
         for symbol, spin in ATOMS.items():
             mol = gto.M(atom=symbol, spin=spin, basis="def2-svp", verbose=0)
@@ -46,7 +46,7 @@ class RadialGrids:
                 row[end - size : end] = 1
             for direction in np.array(DIRECTIONS):
                 coords = r[:, None] * direction / np.linalg.norm(direction)
-                rays.append(features_at(mol, coords, torch.from_numpy(dm)))
+                rays.append(features_at(mol, coords, torch.from_numpy(dm), mixed))
                 weights.append(torch.from_numpy(rows * 4 * np.pi * r**2 * dr))
         self.sizes = [w.shape[1] for w in weights]
         self.weights = weights
