@@ -1,11 +1,13 @@
 """What each part of training is good for: one local hybrid trained with more and more of it, judged alike.
 
-    python benchmarks/ablation.py --data FOLDER --references small,atoms [--max-heavy 2] [--out FILE.json]
+    python benchmarks/ablation.py --data FOLDER [--references small,ions] [--max-heavy 2] [--out FILE.json]
 
-FOLDER has systems.jsonl and reactions.jsonl.  Trained on are the train rows of SETS.  Judged, self-consistent in
-def2-TZVP on grids of level 2: the dev rows of DEV_SETS with a molecule that training has not seen (kcal/mol), densities
-and dipoles of the references (int |n - n_ref| / N; Debye), 2 E(N - 1/2) - E(N) - E(N - 1) and fractional spins
-(kcal/mol), and SCF calculations that fail.  An interrupted run goes on where it was.
+FOLDER has systems.jsonl and reactions.jsonl.  Trained on are the train rows of SETS and every second one of the
+references, conditions for the atoms H to Ne.  Judged, self-consistent in def2-TZVP on grids of level 2, is what
+training has not seen: the dev rows of DEV_SETS with a molecule whose graph is not among those trained on (kcal/mol),
+densities and dipoles of the other references (int |n - n_ref| / N; Debye), 2 E(N - 1/2) - E(N) - E(N - 1) and
+fractional spins of the atoms Na to Ar (kcal/mol), and SCF calculations that fail.  An interrupted run goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ import pyscf
 import torch
 
 from mlxc import models
+from mlxc.constraints.fractional import THIRD_ROW, fractional_charges, fractional_spins
 from mlxc.files import write_atomic
-from mlxc.reference import shipped
+from mlxc.reference import Reference, shipped
 from mlxc.reference.benchmark import select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train import checkpoint
 from mlxc.train.cache import ELEMENTS
-from mlxc.train.conditions import fractional_charges, fractional_spins
 from mlxc.train.config import Data
-from mlxc.train.dataset import Dataset
+from mlxc.train.dataset import Dataset, by_set, system_of
 from mlxc.train.ranks import Ranks
-from mlxc.train.run import by_set, train
+from mlxc.train.run import train
 from mlxc.train.selfconsistent import SelfConsistentPhase
 
 SETS = {"W4-17": 3.0, "BH76": 1.0, "G21IP": 1.0}
@@ -48,6 +50,17 @@ STAGES: dict[str, tuple[dict[str, float], bool]] = {
 }
 
 
+def library(names: str) -> dict[str, Reference]:
+    """References with densities of some shipped files, the largest systems first."""
+    found = {k: r for name in names.split(",") for k, r in shipped.load(name).items() if r.converged}
+    return dict(sorted(found.items(), key=lambda item: (-item[1].nelectron, item[0])))
+
+
+def trained_references(names: str) -> list[str]:
+    """Every second reference: those that training may see."""
+    return list(library(names))[::2]
+
+
 def configuration(name: str, losses: dict[str, float], through_scf: bool, args: argparse.Namespace) -> str:
     """A configuration file."""
     references = args.references.split(",") if set(losses) & set(DENSITIES) else []
@@ -61,6 +74,7 @@ def configuration(name: str, losses: dict[str, float], through_scf: bool, args: 
         f"folder = {json.dumps(str(args.data.resolve()))}",
         f"sets = {{{', '.join(f'{json.dumps(k)} = {w}' for k, w in SETS.items())}}}",
         f"references = {json.dumps(references)}",
+        f"only = {json.dumps(trained_references(args.references) if references else [])}",
         f"cache = {json.dumps(str((args.work / 'cache').resolve()))}",
         f"max_heavy = {args.max_heavy}",
         f'basis = "{BASIS}"',
@@ -78,7 +92,7 @@ def judged(model: Path, data: Dataset, dev: set[str]) -> dict[str, Any]:
     phase = SelfConsistentPhase(functional, data, Data(basis=BASIS, grid_level=LEVEL), kinds, Ranks())  # type: ignore[arg-type]
     state = phase.solve(data.inside, data.targets, gradients=False)
     rows = data.complete(data.inside, state.known)
-    maes = by_set(rows, data.errors(rows, state.energies))
+    maes = by_set([r.set for r in rows], data.errors(rows, state.energies))
     return {
         "rows": {s: sum(r.set == s for r in rows) for s in maes},
         "dev_mae_kcal": {s: m for s, m in maes.items() if s in dev},
@@ -94,7 +108,7 @@ def judged(model: Path, data: Dataset, dev: set[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--references", default="small,atoms", help="shipped files A,B of densities")
+    parser.add_argument("--references", default="small,ions", help="shipped files A,B of densities")
     parser.add_argument("--max-heavy", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20, help="of the self-consistent phases")
     parser.add_argument("--work", type=Path, default=Path(".cache/ablation"))
@@ -102,13 +116,19 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     systems, reactions = read_systems(args.data), read_reactions(args.data)
-    rows = [r for r in select(reactions, systems, DEV_SETS, "dev", ELEMENTS, args.max_heavy) if not r.seen_in_training]
-    for make in (fractional_charges, fractional_spins):
-        more, conditions = make()
+    trained = trained_references(args.references)
+    references = library(args.references)
+    seen = {systems[i].graph_key for r in select(reactions, systems, tuple(SETS), "train", ELEMENTS, args.max_heavy)
+            for i in r.stoichiometry} | {system_of(references[k]).graph_key for k in trained}  # fmt: skip
+    rows = [
+        r
+        for r in select(reactions, systems, DEV_SETS, "dev", ELEMENTS, args.max_heavy)
+        if any(systems[i].graph_key not in seen for i in r.stoichiometry)
+    ]
+    for more, conditions in (fractional_charges(THIRD_ROW, ()), fractional_spins(THIRD_ROW)):
         systems |= more
         rows += conditions
-    references = {k: r for name in args.references.split(",") for k, r in shipped.load(name).items()}
-    data = Dataset(systems, rows, references=references)
+    data = Dataset(systems, rows, references=references, only=references.keys() - set(trained))
     record: dict[str, Any] = {
         "command": f"python benchmarks/ablation.py --data FOLDER --references {args.references} "
         f"--max-heavy {args.max_heavy} --steps {args.steps}",

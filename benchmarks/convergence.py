@@ -30,8 +30,7 @@ from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
-from mlxc.train.dataset import Dataset, FixedDensities, split
-from mlxc.train.run import by_set
+from mlxc.train.dataset import Dataset, FixedDensities, by_set, split
 from mlxc.units import KCAL
 
 
@@ -80,7 +79,7 @@ def compare(
         {"set": r.set, "name": r.name, "role": r.role, **{k: round(float(e[i]), 3) for k, e in errors.items()}}
         for i, r in enumerate(reactions)
     ]
-    return {"mae_kcal": {k: by_set(reactions, e) for k, e in errors.items()}, "errors_kcal": rows}
+    return {"mae_kcal": {k: by_set([r.set for r in reactions], e) for k, e in errors.items()}, "errors_kcal": rows}
 
 
 def main() -> None:

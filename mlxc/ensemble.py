@@ -36,4 +36,4 @@ def ensemble_energies(mf: Any, members: Sequence[Functional] | None = None) -> n
     with torch.no_grad():
         for f, w in blocks(mf.grids.weights, features):
             exc += [float(w @ member(f)) for member in everyone]
-    return mf.e_tot + exc - exc[0]
+    return mf.e_tot + (exc - exc[0])

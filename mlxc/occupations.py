@@ -37,7 +37,9 @@ class FixedOccupations:
         """PySCF's methods that know of whole electrons only."""
         raise InputError("with fixed occupations there are energies, densities and orbitals, but not this")
 
-    newton = stability = TDA = TDDFT = nuc_grad_method = Gradients = Hessian = _refuse
+    newton = stability = nuc_grad_method = Gradients = Hessian = _refuse
+    TDA = TDDFT = CasidaTDDFT = TDDFTNoHybrid = dTDA = dRPA = TDHF = _refuse
+    to_rhf = to_rks = to_ghf = to_gks = to_hf = _refuse
 
 
 def checked_occupations(mol: gto.Mole, occupations: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.config import Config, active
-from mlxc.train.dataset import Dataset
+from mlxc.train.dataset import Dataset, by_set
 from mlxc.train.losses import LOSSES, OF_FUNCTIONAL, OF_RESULTS, Rows, State
 from mlxc.train.ranks import Ranks
 
@@ -39,7 +41,7 @@ class Objective:
         total = self.ranks.total
         energies = total(observed.energies).requires_grad_()
         results = {k: total(v).requires_grad_() for k, v in observed.results.items()}
-        state = State(self.functional, energies, observed.known, results, observed.condensed, observed.size)
+        state = replace(observed, energies=energies, results=results)
         shared = {k: w * loss(state) for k, (w, loss) in self.of_results.items()}
         leaves, own = [energies, *results.values()], [observed.energies, *observed.results.values()]
         value = torch.stack([*shared.values(), 0 * energies.sum()]).sum()
@@ -55,11 +57,11 @@ class Objective:
     def judge(self, observed: State) -> tuple[list[float], dict[str, float]]:
         """How good the present parameters are, the smaller the better, and mean absolute errors per set, kcal/mol.
 
-        First counts the number of rows kept out whose SCF failed, then all losses but REGULARISERS, with the rows kept
-        out, where there are any, in place of those trained on.
+        First counts the number of calculations that failed, then all losses but REGULARISERS, with the rows kept out,
+        where there are any, in place of those trained on.
         """
         results = {k: self.ranks.total(v) for k, v in observed.results.items()}
-        state = State(self.functional, self.ranks.total(observed.energies), observed.known, results)
+        state = replace(observed, energies=self.ranks.total(observed.energies), results=results)
         losses = dict(self.of_results)
         errors, there = self.kept_out.errors(state)
         if "reactions" in losses and len(there):
@@ -68,5 +70,4 @@ class Objective:
         local = {k: w * loss(state) for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
         value += sum(self._everywhere(local).values())
         sets = [s for s, t in zip(self.kept_out.sets, there.tolist(), strict=True) if t]
-        maes = {s: float(errors[[x == s for x in sets]].abs().mean()) for s in dict.fromkeys(sets)}
-        return [float((~there).sum()), value], maes
+        return [float(observed.failed), value], by_set(sets, errors)

@@ -6,17 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mlxc import models
 from mlxc.errors import InputError
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
-from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
 from mlxc.train.cache import cache_of
 from mlxc.train.config import Config, active, plain, read_config
-from mlxc.train.dataset import Dataset, FixedDensities, training_set
+from mlxc.train.dataset import Dataset, FixedDensities, by_set, training_set
 from mlxc.train.loop import Trainer
 from mlxc.train.ranks import Ranks
 from mlxc.version import __version__
@@ -60,8 +57,8 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     data = training_set(config.data, config.seed, active(config))
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
     trainer.report(
-        f"{len(data.inside)} rows and {len(data.targets)} references to train on, {len(data.outside)} rows kept out; "
-        f"{len(data.species)} species"
+        f"{len(data.inside)} rows and {len(data.targets)} references to train on ({sum(t.turns for t in data.targets)} "
+        f"can turn: without density losses), {len(data.outside)} rows kept out; {len(data.species)} species"
     )
     functional = trainer.run(trainer.resume() if resume else None)
     if trainer.ranks.first:
@@ -95,13 +92,8 @@ def fixed_density_errors(data: Dataset, cache: Path, functional: Functional) -> 
     for name, rows in (("training", data.inside), ("validation", data.outside)):
         there = data.complete(rows, densities.known)
         if there:
-            maes = {xc: by_set(there, data.errors(there, e)) for xc, e in energies.items()}
-            counts = {s: sum(r.set == s for r in there) for s in maes["mlxc"]}
+            sets = [r.set for r in there]
+            maes = {xc: by_set(sets, data.errors(there, e)) for xc, e in energies.items()}
+            counts = {s: sets.count(s) for s in maes["mlxc"]}
             report[name] = {"rows": counts, "mae_kcal": maes, "left_out": len(rows) - len(there)}
     return report
-
-
-def by_set(reactions: list[Reaction], errors: torch.Tensor) -> dict[str, float]:
-    """Mean absolute error per set, kcal/mol."""
-    sets = sorted({r.set for r in reactions})
-    return {s: round(float(errors[[r.set == s for r in reactions]].abs().mean()), 3) for s in sets}

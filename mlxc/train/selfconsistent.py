@@ -28,6 +28,8 @@ from mlxc.train.ranks import Ranks
 
 #: Convergence of the energy, Eh, and of the orbital gradient.
 CONV_TOL, CONV_TOL_GRAD = 1e-9, 1e-5
+#: What a calculation that has gone astray raises: scipy a ValueError for numbers that are not finite.
+FAILURES = (InputError, ValueError, np.linalg.LinAlgError)
 #: Grid points at which densities are compared at a time.
 BLOCK = 20000
 
@@ -147,42 +149,45 @@ class SelfConsistentPhase:
             return plain if gradient is None else plain + moved @ gradient
 
         for i in (i for i in wanted if i % self.ranks.world == self.ranks.rank):
-            own = {k: t for k, t in enumerate(targets) if t.species == i}
             try:
-                energy, found = self._solve_one(i, own, gradients)
-            except (InputError, np.linalg.LinAlgError) as err:
+                mf = self._converged(i)
+                energy = carrying(float(mf.e_tot), energy_gradient(mf) if gradients else None)
+            except FAILURES as err:
                 failures[i] = str(err)
                 continue
             known[i] = 1
-            energies = energies.index_add(0, torch.tensor([i]), carrying(*energy))
-            for (kind, k), result in found.items():
-                results[kind] = results[kind].index_add(0, torch.tensor([k]), carrying(*result))
-                there[kind][k] = 1
+            energies = energies.index_add(0, torch.tensor([i]), energy)
+            for k in (k for k, t in enumerate(targets) if t.species == i):
+                try:
+                    found = self._solve_target(mf, targets[k], gradients)
+                except FAILURES as err:
+                    failures[i] = str(err)
+                    continue
+                for kind, result in found.items():
+                    results[kind] = results[kind].index_add(0, torch.tensor([k]), carrying(*result))
+                    there[kind][k] = 1
         self.failures = {self.data.species[i].id: why for i, why in sorted(self.ranks.union(failures).items())}
         kept = {k: self.ranks.total(t) > 0 for k, t in there.items()}
         return State(
-            self.functional, energies, self.ranks.total(known) > 0, {k: results[k][kept[k]] for k in self.kinds}
+            self.functional,
+            energies,
+            self.ranks.total(known) > 0,
+            {k: results[k][kept[k]] for k in self.kinds},
+            rows=rows,
+            failed=len(self.failures),
         )
 
-    def _solve_one(
-        self, i: int, targets: dict[int, Target], gradients: bool
-    ) -> tuple[Solved, dict[tuple[str, int], Solved]]:
-        """Energy of species i and results of its references, by kind and number, each with its gradient or None.
-
-        Raises InputError for what does not converge.
-        """
-        mf = self._converged(i)
-        found: dict[tuple[str, int], Solved] = {}
-        for k, target in targets.items():
-            for kind, slopes in self.results(mf, target).items():
-                gradient = response_gradient(mf, slopes.density, slopes.orbital_energies) if gradients else None
-                found[kind, k] = slopes.value, gradient
-        return (float(mf.e_tot), energy_gradient(mf) if gradients else None), found
+    def _solve_target(self, mf: Any, target: Target, gradients: bool) -> dict[str, Solved]:
+        """Results of one reference by kind, each with its gradient or None.  InputError for what does not converge."""
+        return {
+            kind: (r.value, response_gradient(mf, r.density, r.orbital_energies) if gradients else None)
+            for kind, r in self.results(mf, target).items()
+        }
 
     def results(self, mf: Any, target: Target) -> dict[str, Slopes]:
         """What is asked for of one reference."""
         out: dict[str, Slopes] = {}
-        if {"density", "density_l1"} & set(self.kinds):
+        if {"density", "density_l1"} & set(self.kinds) and not target.turns:
             out["density"], out["density_l1"] = density_errors(mf, target.reference)
         if target.reference.dipole is not None:
             out["dipole"] = dipole_error(mf, target.reference)
