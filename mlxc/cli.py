@@ -64,10 +64,13 @@ def _reference_build(args: argparse.Namespace) -> int:
     from mlxc.run import check_writable
 
     check_writable(args.out)
-    done = build(read_recipe(args.recipe), args.out, args.jobs, args.scheduler, args.max_memory)
+    again = args.again.split(",") if args.again else []
+    done = build(read_recipe(args.recipe), args.out, args.jobs, args.scheduler, args.max_memory, again)
     failed = [f"{r.name}: {r.outcome}" for r in done.values() if not r.converged]
-    print(f"{args.out}: {len(done)} systems, {len(failed)} without a density", *failed, sep="\n  ")
-    return 3 if failed else 0
+    partly = [f"{r.name}: {r.provenance['best']}" for r in done.values() if r.converged and "best" not in r.energies]
+    counts = f"{len(done)} systems, {len(failed)} without a density, {len(partly)} without the energy called best"
+    print(f"{args.out}: {counts}", *failed, *partly, sep="\n  ")
+    return 3 if failed or partly else 0
 
 
 def _reference_file(given: Path) -> Path:
@@ -164,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--jobs", type=_positive, default=1, help="local workers, which share the cores (default: 1)")
     build.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
     build.add_argument("--max-memory", type=float, metavar="MB", help="of each worker (default: PySCF's)")
+    build.add_argument("--again", metavar="A,B", help="systems to compute although they are there")
     build.set_defaults(action=_reference_build)
     for name, action, text in (
         ("info", _reference_info, "what is shipped, or what a file holds"),

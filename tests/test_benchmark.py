@@ -1,13 +1,14 @@
 """Benchmark folders: JSON lines and GMTKN55's layout, made here, read, checked and converted."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from mlxc.cli import main
 from mlxc.errors import InputError
-from mlxc.reference.benchmark import System, faults, graph_key
+from mlxc.reference.benchmark import Reaction, System, faults, graph_key
 from mlxc.reference.folders import read_benchmark, read_reactions, read_systems, write_folder
 from mlxc.reference.gmtkn55 import expanded, read_gmtkn55
 
@@ -136,6 +137,9 @@ def test_json_lines_without_derived_columns(gmtkn55, tmp_path, capsys):
     short = [{k: v for k, v in row.items() if k not in ("nheavy", "graph_key")} for row in rows]
     (out / "systems.jsonl").write_text("\n".join(map(json.dumps, short)))
     assert read_systems(out) == systems
+    (out / "systems.jsonl").write_text("\n".join(map(json.dumps, [*short, short[0]])))
+    with pytest.raises(InputError, match=f"several systems called {re.escape(short[0]['id'])}"):
+        read_systems(out)
     for change in ({"charge": None}, {"charge": "x"}, {"symbols": 5}, {"coords_angstrom": [["a", 0, 0]]}):
         (out / "systems.jsonl").write_text("\n".join(map(json.dumps, [short[0], {**short[1], **change}])))
         with pytest.raises(InputError, match="line 2 is not a row as expected"):
@@ -170,3 +174,12 @@ def test_faults_of_systems():
     ):
         (found,) = faults({"x": replace(good, **change)}, [])
         assert message in found
+
+
+def test_hydrogen_may_be_missing_from_its_ionization_alone():
+    h = System("h", 0, 2, ("H",), ((0, 0, 0),), 0, "")
+    h2 = System("h2", 0, 1, ("H", "H"), ((0, 0, 0), (0, 0, 1)), 0, "")
+    systems = {"h": h, "h2": h2}
+    assert not faults(systems, [Reaction("A", "ip", {"h": -1}, 313.6, "train")])
+    (found,) = faults(systems, [Reaction("A", "bond", {"h2": -1}, 109.5, "train")])
+    assert "nuclei of H on one side only" in found

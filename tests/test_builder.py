@@ -15,12 +15,14 @@ from pyscf import scf
 from pyscf.data.nist import AU2DEBYE
 
 from mlxc.cli import main
+from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW
 from mlxc.errors import InputError, ReferenceFileError
 from mlxc.reference import build as builder
 from mlxc.reference import methods, read, shipped, write
 from mlxc.reference.build import build, build_system, finished, parts_of
 from mlxc.reference.inspect import faults
 from mlxc.reference.recipe import read_recipe
+from mlxc.train.dataset import ATOMS
 from mlxc.units import KCAL
 
 RECIPE = """
@@ -29,11 +31,11 @@ description = "hydrogen"
 method = "FCI"
 basis = "6-31g"
 [[system]]
+name = "H"
+[[system]]
 name = "H2"
 atoms = "H 0 0 0; H 0 0 {R}"
 R = [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
-[[system]]
-name = "H"
 """
 
 
@@ -87,6 +89,44 @@ def test_only_what_is_missing_or_changed_is_built(recipe, tmp_path, in_turn):
     build(read_recipe(recipe), out)
     assert in_turn == ["H2 R=1.4"]
     assert "H2 R=1.3" not in read(out)
+    in_turn.clear()
+    assert main(["reference", "build", str(recipe), "--out", str(out), "--again", "H,H2 R=0.6"]) == 0
+    assert in_turn == ["H2 R=0.6", "H"]
+    assert main(["reference", "build", str(recipe), "--out", str(out), "--again", "He"]) == 2
+
+
+def test_a_calculation_that_breaks_off_is_an_outcome(recipe, tmp_path, in_turn, monkeypatch, capsys):
+    real = builder.build_system
+
+    def failing(task, *args):
+        if task.name == "H2 R=0.9":
+            raise MemoryError("no room")
+        return real(task, *args)
+
+    monkeypatch.setattr(builder, "build_system", failing)
+    out = tmp_path / "out.h5"
+    assert main(["reference", "build", str(recipe), "--out", str(out)]) == 3
+    assert "H2 R=0.9: the calculation broke off: MemoryError('no room')" in capsys.readouterr().out
+    assert sum(r.converged for r in read(out).values()) == 8
+    monkeypatch.setattr(builder, "build_system", real)
+    assert main(["reference", "build", str(recipe), "--out", str(out), "--again", "H2 R=0.9"]) == 0
+    assert read(out)["H2 R=0.9"].converged
+
+
+def test_energies_that_are_missing_are_listed(recipe, tmp_path, in_turn, monkeypatch, capsys):
+    text = RECIPE.replace("[[system]]", '[energy]\nmethod = "FCI"\nbases = ["cc-pvdz"]\n[[system]]', 1)
+    recipe.write_text(text)
+    real = methods.solve
+
+    def failing(mol, *args, **kwargs):
+        larger = mol.nao > 4 * mol.natm - 2 and mol.natm == 2
+        return methods.Solution(outcome="CCSD did not converge") if larger else real(mol, *args, **kwargs)
+
+    monkeypatch.setattr(methods, "solve", failing)
+    assert main(["reference", "build", str(recipe), "--out", str(tmp_path / "out.h5")]) == 3
+    shown = capsys.readouterr().out
+    assert "0 without a density, 8 without the energy called best" in shown
+    assert "H2 R=0.6: CCSD did not converge with cc-pvdz" in shown
 
 
 def test_damaged_parts_are_built_again(recipe, tmp_path, in_turn):
@@ -273,7 +313,12 @@ def test_what_mlxc_ships(capsys):
     assert (
         sum(entry["molecules"] for name, entry in known.items() if name not in ("one_electron", "two_electron")) >= 60
     )
-    for r in (helium, small["H2O"], small["CH3"]):
+    atoms = shipped.load("atoms") | shipped.load("metal_atoms")
+    exact = {k: atoms[k].energies["best"] - e for k, e in ATOMS.items()}
+    assert max(abs(e) for k, e in exact.items() if k in SECOND_ROW) < 1e-3
+    assert max(map(abs, exact.values())) < 1e-2
+    assert all(atoms[k].converged for k in SECOND_ROW | THIRD_ROW)
+    for r in (helium, small["H2O"], small["CH3"], atoms["Ar"]):
         assert faults(r) == []
     recipes = shipped.folder() / "recipes"
     for name, entry in known.items():

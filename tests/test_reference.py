@@ -76,11 +76,15 @@ def test_any_altered_byte_and_any_truncation_is_found(library, tmp_path, rng):
 
 
 def test_damaged_system_is_named(library):
-    content = bytearray(store.packed(library.values()))
-    at = bytes(content).index(b"converged")
-    content[at] ^= 1
-    with pytest.raises(ReferenceFileError, match=r"systems: (Li|H2)"):
-        store.unpacked(bytes(content), "r.h5")
+    content, named = store.packed(library.values()), []
+    for at in (content.index(b"converged"), content.rindex(b"converged")):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        with pytest.raises(ReferenceFileError, match="systems: ") as error:
+            store.unpacked(bytes(damaged), "r.h5")
+        named.append([name for name in library if f"(systems: {name})" in str(error.value)])
+    assert [len(names) for names in named] == [1, 1]
+    assert named[0] != named[1]
 
 
 def test_density_belongs_to_the_stored_basis(library):
@@ -190,6 +194,28 @@ def test_fractional_electrons_lie_on_the_straight_line(library, tmp_path):
         fractional_charge(atoms, ("Li",), 3.5)
 
 
+def test_fractional_charges_of_curves_keep_to_one_geometry():
+    """Of H2 and H2+ at two distances each, the lowest H2 has no partner at its own."""
+    start = RECIPE.split("[[system]]")[0]
+    rows = [(0, 0.7), (0, 1.5), (1, 1.5)]
+    systems = "".join(f'[[system]]\nname = "H2 {q} {r}"\natoms = "H 0 0 0; H 0 0 {r}"\ncharge = {q}\n' for q, r in rows)
+    library = {t.name: build_system(t) for t in read_recipe_text(start + systems)}
+    half = fractional_charge(library, ("H", "H"), 1.5)
+    both = [library[f"H2 {q} 1.5"].energies["total"] for q in (0, 1)]
+    assert half.energies["total"] == pytest.approx(sum(both) / 2)
+    with pytest.raises(InputError, match="at one geometry"):
+        fractional_charge({k: r for k, r in library.items() if k != "H2 0 1.5"}, ("H", "H"), 1.5)
+
+
+def test_no_descent_breaks_the_symmetry_of_spin():
+    """N2+, of which a lower determinant has <S^2> = 1.17 and gives coupled-cluster energies 2 kcal/mol higher."""
+    mol = gto.M(atom="N 0 0 0; N 0 0 1.104", charge=1, spin=1, basis="cc-pvdz", verbose=0)
+    found = methods.solve(mol, "CCSD(T)", True, density=False)
+    assert found.diagnostics["s2_hf"] < 0.8
+    assert found.diagnostics["spin_unstable"] == 1
+    assert found.diagnostics["t1"] < 0.05
+
+
 def test_half_an_electron_has_half_the_energy():
     path = RECIPE.split("[[system]]")[0].replace("CCSD", "HF")
     (task,) = read_recipe_text(path + '[[system]]\nname = "H"\n')
@@ -208,6 +234,8 @@ def test_half_an_electron_has_half_the_energy():
         (lambda r: {"energies": {**r.energies, "coulomb": 0.0}}, "coulomb is 0.0"),
         (lambda r: {"energies": {**r.energies, "total": 0.0}}, "total is 0.0"),
         (lambda r: {"dm1": 1.01 * r.dm1}, "outside 0 ... 2"),
+        (lambda r: {"natural_occupations": 0 * r.natural_occupations}, "not those of its density"),
+        (lambda r: {"dm1": None}, "no density although"),
     ],
 )
 def test_faults_are_found(change, message):

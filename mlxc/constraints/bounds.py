@@ -40,25 +40,19 @@ def semilocal_only(subject: Subject) -> None:
         raise NotApplicable("the exact-exchange energy density is not bounded point by point")
 
 
-def _local_sign(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+def _local_sign(part: int) -> Measure:
+    def measure(subject: Subject, quick: bool) -> Finding:
+        separately(subject)
+        if part == 0:
+            semilocal_only(subject)
 
-    def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
-        f = features_of_points(subject.mixed, x)
-        return subject.functional.parts(f)[1] / -uniform(f)
+        def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
+            f = features_of_points(subject.mixed, x)
+            return subject.functional.parts(f)[part] / -uniform(f)
 
-    return search(violation, quick)
+        return search(violation, quick)
 
-
-def _local_exchange(subject: Subject, quick: bool) -> Finding:
-    semilocal_only(subject)
-    separately(subject)
-
-    def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
-        f = features_of_points(subject.mixed, x)
-        return subject.functional.parts(f)[0] / -uniform(f)
-
-    return search(violation, quick)
+    return measure
 
 
 def _global_bound(subject: Subject, quick: bool) -> Finding:
@@ -122,9 +116,9 @@ CONDITIONS = (
     Condition("correlation is not positive", "bounds", "E_c[n] <= 0", "definition",
               "the densities of `scaling`; largest E_c", "Eh", 0.0, _sign(1)),
     Condition("exchange is negative at every point", "bounds", "e_x <= 0", _BURKE,
-              "largest e_x over |e_x| of the uniform gas at any point", "", 1e-9, _local_exchange),
+              "largest e_x over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(0)),
     Condition("correlation is not positive at every point", "bounds", "e_c <= 0", _BURKE,
-              "largest e_c over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign),
+              "largest e_c over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(1)),
     Condition("correlation scales at every point", "bounds", "dF_c/dr_s >= 0 at fixed s, alpha, zeta; F_c = e_c / e_x",
               _BURKE, "most negative slope of F_c over ln r_s at any point", "", 1e-6, _monotonic),
     Condition("Lieb-Oxford", "bounds", f"E_xc >= -{LIEB_OXFORD} int n^(4/3)",

@@ -131,7 +131,8 @@ def faults(systems: dict[str, System], reactions: list[Reaction]) -> list[str]:
 def _only_protons(reaction: Reaction, systems: dict[str, System], hydrogens: int) -> bool:
     """Whether the hydrogens missing on one side are bare protons, which have no energy and are not listed."""
     charge = sum(c * systems[i].charge for i, c in reaction.stoichiometry.items() if i in systems)
-    return hydrogens == charge or len(reaction.stoichiometry) == 1  # the latter: ionisation of the atom
+    lone = [systems[i].symbols for i in reaction.stoichiometry if i in systems]
+    return hydrogens == charge or lone == [("H",)]  # the latter: ionisation of the atom
 
 
 def _system_fault(system: System) -> str:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -145,11 +145,22 @@ def cost(task: Task) -> float:
 
 
 def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes | MlxcError:
-    """What a worker sends back: a file of one system, or why there can be none, which trying again would not change."""
+    """What a worker sends back: a file of one system, or why there can be none, which trying again would not change.
+
+    A calculation that breaks off is an outcome.
+    """
     try:
         return store.packed([build_system(task, threads, max_memory)])
     except MlxcError as err:
         return err
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, np.linalg.LinAlgError) as err:
+        symbols, coords = zip(*task.atoms, strict=True)
+        basis = _mole(task, np.array(coords), task.density["basis"], max_memory)._basis
+        broken = Reference(
+            task.name, symbols, np.array(coords) / BOHR, task.charge, task.spin, basis, task.density["method"],
+            outcome=f"the calculation broke off: {err!r}", provenance={"task": task.hash},
+        )  # fmt: skip
+        return store.packed([broken])
 
 
 def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
@@ -178,15 +189,24 @@ def parts_of(out: Path) -> Path:
 
 
 def build(
-    recipe: Recipe, out: Path, jobs: int = 1, scheduler: str | None = None, max_memory: float | None = None
+    recipe: Recipe,
+    out: Path,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    max_memory: float | None = None,
+    again: Collection[str] = (),
 ) -> dict[str, Reference]:
     """Build all systems of a recipe into the file `out`; returns them by name, in the order of the recipe.
 
     `jobs` local workers share the cores; or `scheduler`, the address of a Dask cluster, whose workers use as many
-    threads as OMP_NUM_THREADS gives them.  Raises InputError where Dask is missing or cannot be reached, and where a
+    threads as OMP_NUM_THREADS gives them.  Those in `again` are computed whether they are there or not.  Raises
+    InputError where Dask is missing or cannot be reached, for names in `again` that the recipe lacks, and where a
     system cannot be computed; the others are finished first.  For files that are there already see `finished`.
     """
-    done = finished(recipe, out)
+    unknown = set(again) - {t.name for t in recipe.tasks}
+    if unknown:
+        raise InputError(f"the recipe has no system {', '.join(sorted(unknown))}")
+    done = {k: r for k, r in finished(recipe, out).items() if k not in again}
     tasks = sorted((t for t in recipe.tasks if t.name not in done), key=cost, reverse=True)
     if tasks:
         parts_of(out).mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def _average(name: str, parts: list[tuple[float, Reference]]) -> Reference:
     for _, other in parts:
         if not other.converged:
             raise InputError(f"{other.name} has no density ({other.outcome}): no average with it")
-        if other.basis != first.basis or not np.array_equal(other.coords, first.coords):
+        if not _alike(other, first):
             raise InputError(f"{first.name} and {other.name} are not in one basis at one geometry: build them so")
     shared = [k for k in ("best", "hf", "total") if all(k in r.energies for _, r in parts)]
     dm1 = np.asarray(sum(w * np.asarray(r.dm1) for w, r in parts))
@@ -40,6 +40,11 @@ def _average(name: str, parts: list[tuple[float, Reference]]) -> Reference:
     )
 
 
+def _alike(one: Reference, other: Reference) -> bool:
+    """Whether both are at one geometry, to 1e-8 Bohr, and in one basis."""
+    return one.basis == other.basis and np.allclose(one.coords, other.coords, rtol=0, atol=1e-8)
+
+
 def _nuclei(reference: Reference) -> Reference:
     """The same nuclei without electrons."""
     nuclear = reference.energies["nuclear"]
@@ -54,20 +59,21 @@ def _nuclei(reference: Reference) -> Reference:
 def fractional_charge(library: dict[str, Reference], symbols: tuple[str, ...], nelectron: float) -> Reference:
     """The ensemble of `nelectron` electrons of the system with these nuclei, from its neighbours in `library`.
 
-    Of several states with one number of electrons the lowest counts.  Charge and spin of the result are those of the
-    member with more electrons.  Raises InputError where a neighbour is missing.
+    Neighbours are at one geometry and in one basis.  Of several states with one number of electrons the lowest counts.
+    Charge and spin of the result are those of the member with more electrons.  Raises InputError where a neighbour is
+    missing.
     """
     lower, upper = math.floor(nelectron), math.ceil(nelectron)
     states = [r for r in library.values() if r.symbols == tuple(symbols) and r.converged]
-    members = {r.nelectron: r for r in sorted(states, key=lambda r: -r.energies["total"])}
-    if lower == 0 and upper in members:
-        members[0] = _nuclei(members[upper])
-    missing = {lower, upper} - members.keys()
-    if missing:
-        raise InputError(f"the library has no {''.join(symbols)} with {', '.join(map(str, missing))} electrons")
-    rest = upper - nelectron
-    parts = [(1 - rest, members[upper])] + ([(rest, members[lower])] if rest else [])
-    return _average(f"{''.join(symbols)} N={nelectron:g}", parts)
+    states.sort(key=lambda r: r.energies["total"])
+    name, rest = "".join(symbols), upper - nelectron
+    for more in (r for r in states if r.nelectron == upper):
+        if not rest:
+            return _average(f"{name} N={nelectron:g}", [(1.0, more)])
+        fewer = [_nuclei(more)] if lower == 0 else [r for r in states if r.nelectron == lower and _alike(r, more)]
+        if fewer:
+            return _average(f"{name} N={nelectron:g}", [(1 - rest, more), (rest, fewer[0])])
+    raise InputError(f"the library has no {name} with {lower} and {upper} electrons in one basis at one geometry")
 
 
 def fractional_spin(reference: Reference, polarisation: float) -> Reference:

@@ -8,6 +8,7 @@ ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows, seen
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -51,7 +52,11 @@ def _reaction(row: dict) -> Reaction:
 
 def read_systems(folder: Path) -> dict[str, System]:
     """All systems of a folder by id.  Raises InputError where the file is missing or broken."""
-    return {s.id: s for s in _rows(Path(folder) / "systems.jsonl", _system)}
+    systems = _rows(Path(folder) / "systems.jsonl", _system)
+    twice = [i for i, n in Counter(s.id for s in systems).items() if n > 1]
+    if twice:
+        raise InputError(f"{folder}/systems.jsonl has several systems called {', '.join(twice)}: give each its own id")
+    return {s.id: s for s in systems}
 
 
 def read_reactions(folder: Path) -> list[Reaction]:

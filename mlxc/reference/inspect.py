@@ -29,23 +29,31 @@ def table(path: Path) -> str:
         t1 = r.diagnostics.get("t1")
         norm = np.linalg.norm(r.dipole) * AU2DEBYE if r.charge == 0 else np.nan
         shown = "" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
+        if "triples_virtuals" in r.diagnostics:
+            shown += f" ~{r.diagnostics['triples_virtuals']:.0f}"
         lines.append(f"{line} {r.dm1.shape[1]:4d} {r.energies.get('best', np.nan):16.8f} {norm:10.4f} {shown}")
     lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
+    lines.append("~ triples change the density in so many natural virtual orbitals only, for want of memory")
     return "\n".join(lines)
 
 
 def faults(reference: Reference) -> list[str]:
-    """What is wrong with a system's density matrix: electrons, occupations, energies that follow from it.
+    """What is wrong with a system: its density matrix and what follows from it, and energies that belong together.
 
     Of an ensemble, which has no whole number of electrons, only what does not depend on that.
     """
     if reference.dm1 is None:
-        return []
+        return ["it has no density although it converged"] if reference.converged else []
     pure = "ensemble" not in reference.provenance
     mol = reference.mole()
     energies, dipole, occupations = methods.properties(mol, reference.dm1)
     numbers = np.einsum("smn,nm->s", reference.dm1, mol.intor_symmetric("int1e_ovlp"))
     again = {k: (energies[k], reference.energies[k]) for k in energies}
+    stored = reference.energies
+    if pure and reference.method.lower() in stored:
+        again["total"] = stored[reference.method.lower()], stored["total"]
+    if "hf/limit" in stored and "best" in stored:
+        again["best"] = stored[f"{reference.method.lower()}/limit"] + stored.get("core", 0.0), stored["best"]
     if reference.method == "HF" and pure:
         mean_field = scf.UHF(mol)
         again["total"] = float(mean_field.energy_tot(reference.dm1)), reference.energies["total"]
@@ -54,6 +62,8 @@ def faults(reference: Reference) -> list[str]:
         found.append(f"its density has {numbers[0]:.6f} and {numbers[1]:.6f} electrons of each spin, not {mol.nelec}")
     if occupations[0] > 2 + TOLERANCE or occupations[-1] < -TOLERANCE:
         found.append(f"natural occupations from {occupations[-1]:.2e} to {occupations[0]:.6f} are outside 0 ... 2")
+    if reference.natural_occupations is None or abs(occupations - reference.natural_occupations).max() > TOLERANCE:
+        found.append("its natural occupations are not those of its density")
     if reference.dipole is None or abs(dipole - reference.dipole).max() > TOLERANCE:
         found.append("its dipole is not that of its density")
     return found

@@ -205,12 +205,12 @@ class Trainer:
         row |= {"judgement": judgement[1], "scf_failures": self.at.failures, **losses}
         self.log.append(row | {f"MAE {s}": m for s, m in maes.items()})
         shown = "  ".join(f"{k} {v:.3g}" for k, v in losses.items())
-        kept_out = ", ".join(f"{s} {m:.2f}" for s, m in maes.items())
+        errors = ", ".join(f"{s} {m:.2f}" for s, m in maes.items())
         self.report(
             f"{phase.kind} {self.at.step}/{steps_of(phase)}"
             + (f"  objective {row['objective']:.4g} ({shown})" if losses else "")
             + f"  judged {judgement[1]:.4g}"
-            + (f" (kept out, kcal/mol: {kept_out})" if maes else "")
+            + (f" ({'kept out' if self.data.outside else 'trained on'}, kcal/mol: {errors})" if maes else "")
             + f"  SCF failures {self.at.failures}"
             + (f"  {left / 60:.0f} min left" if math.isfinite(left) else "")
         )

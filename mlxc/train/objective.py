@@ -29,7 +29,9 @@ class Objective:
         alone = [k for k in self.others if k in OF_FUNCTIONAL][ranks.share]
         self.mine = {k: (weights[k], LOSSES[k](data)) for k in alone}
         self.of_condensed = {k: (weights[k], LOSSES[k](data)) for k in self.others if k not in OF_FUNCTIONAL}
-        self.kept_out = Rows(data, data.outside, data.weights)
+        #: The rows kept out or, where there are none, those trained on.
+        rows = data.outside or [r for r in data.inside if r.set in data.weights]
+        self.judged = Rows(data, rows, data.weights)
 
     def _everywhere(self, local: dict[str, torch.Tensor]) -> dict[str, float]:
         """Losses that processes share out, of all of them."""
@@ -58,16 +60,16 @@ class Objective:
         """How good the present parameters are, the smaller the better, and mean absolute errors per set, kcal/mol.
 
         First counts the number of calculations that failed, then all losses but REGULARISERS, with the rows kept out,
-        where there are any, in place of those trained on.
+        where there are any, in place of those trained on; errors are of the same rows.
         """
         results = {k: self.ranks.total(v) for k, v in observed.results.items()}
         state = replace(observed, energies=self.ranks.total(observed.energies), results=results)
         losses = dict(self.of_results)
-        errors, there = self.kept_out.errors(state)
-        if "reactions" in losses and len(there):
-            losses["reactions"] = (losses["reactions"][0], self.kept_out)
+        if "reactions" in losses:
+            losses["reactions"] = (losses["reactions"][0], self.judged)
         value = sum(float(w * loss(state)) for w, loss in losses.values())
         local = {k: w * loss(state) for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
         value += sum(self._everywhere(local).values())
-        sets = [s for s, t in zip(self.kept_out.sets, there.tolist(), strict=True) if t]
+        errors, there = self.judged.errors(state)
+        sets = [s for s, t in zip(self.judged.sets, there.tolist(), strict=True) if t]
         return [float(observed.failed), value], by_set(sets, errors)
