@@ -40,7 +40,7 @@ DEV_SETS = ("G2-97", "DBH24", "G2RC", "PA26", "SIE4x4")
 BASIS, LEVEL = "def2-tzvp", 2
 SIZES = {"size": 1.0, "slope": 2.0, "decay": 1e-5}
 CONDITIONS = {"fractional_charge": 0.02, "fractional_spin": 0.02, "grids": 400.0, "mass": 30.0}
-DENSITIES = {"density": 100.0, "dipole": 2.0, "ionization": 0.1}
+DENSITIES = {"density": 1e4, "dipole": 5.0, "ionization": 0.1}
 #: Losses of each stage, and whether it has a self-consistent phase.
 STAGES: dict[str, tuple[dict[str, float], bool]] = {
     "energies": ({"reactions": 1.0}, False),

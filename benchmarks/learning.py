@@ -52,7 +52,7 @@ references = ["densities.h5"]
 validation = 5
 [losses]
 reactions = 1.0
-density = 10.0
+density = 1000.0
 grids = 100.0
 mass = 10.0
 size = 0.1
@@ -139,7 +139,7 @@ def compare(xc: Any, library: dict[str, Reference]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="r2scan0")
-    parser.add_argument("--steps", type=int, default=10, help="of the self-consistent phase")
+    parser.add_argument("--steps", type=int, default=20, help="of the self-consistent phase")
     parser.add_argument("--work", type=Path, default=Path(".cache/learning"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/learning.json"))
     args = parser.parse_args()

@@ -6,6 +6,7 @@ Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the o
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def _reference_verify(args: argparse.Namespace) -> int:
 
     paths = [_reference_file(args.file)] if args.file else map(shipped.path_of, shipped.manifest())
     for path in paths:
-        print(f"{path}: {verify(path)} systems, all as they were written, densities and what follows from them agree")
+        number = verify(path, lambda name: print(".", end="", flush=True, file=sys.stderr))
+        print(file=sys.stderr)
+        print(f"{path}: {number} systems, all as they were written, densities and what follows from them agree")
     return 0
 
 
@@ -124,6 +127,17 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _megabytes(text: str) -> float:
+    """The type of an option that limits memory."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of MB")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, required=True, metavar="FILE.h5")
     build.add_argument("--jobs", type=_positive, default=1, help="local workers, which share the cores (default: 1)")
     build.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
-    build.add_argument("--max-memory", type=float, metavar="MB", help="of each worker (default: PySCF's)")
+    build.add_argument("--max-memory", type=_megabytes, metavar="MB", help="of each worker (default: PySCF's)")
     build.add_argument("--again", metavar="A,B", help="systems to compute although they are there")
     build.set_defaults(action=_reference_build)
     for name, action, text in (

@@ -9,8 +9,18 @@ import pytest
 from pyscf import ao2mo, fci, gto, scf
 
 from mlxc.errors import InputError, ReferenceFileError
-from mlxc.reference import Reference, fractional_charge, fractional_spin, inspect, methods, read, store, write
-from mlxc.reference.build import build_system
+from mlxc.reference import (
+    Reference,
+    coupled_cluster,
+    fractional_charge,
+    fractional_spin,
+    inspect,
+    methods,
+    read,
+    store,
+    write,
+)
+from mlxc.reference.build import build, build_system
 from mlxc.reference.recipe import read_recipe
 
 RECIPE = """
@@ -144,7 +154,7 @@ def test_triples_in_natural_orbitals_approach_those_in_all_orbitals(monkeypatch)
     change = abs(dipole("CCSD") - whole)
     assert change > 0.003
     for keep, left in ((15, 0.5), (30, 0.3)):
-        monkeypatch.setattr(methods, "triples_room", lambda mycc, keep=keep: keep)
+        monkeypatch.setattr(coupled_cluster, "triples_room", lambda mycc, keep=keep: keep)
         assert abs(dipole("CCSD(T)") - whole) < left * change
 
 
@@ -274,6 +284,14 @@ def test_fractional_spin_keeps_energy_and_density(library):
         (("[[system]]", "[[system]"), "cannot read"),
         (('name = "Li+"', "name = 3"), "not a str"),
         (("charge = 1", 'charge = "1"'), "not a int"),
+        (("charge = 1", "charge = true"), "not a int"),
+        (('basis = "6-31g"', "basis = 6"), "not a str or a dict"),
+        (('basis = "6-31g"', 'basis = "6-31g"\nfrozen_core = "yes"'), "not a bool"),
+        (('description = "test"', 'energy = "x"'), "not a dict"),
+        (("[0.7, 1.5]", "[]"), "is empty"),
+        (("[[system]]", '[energy]\nmethod = "HF"\nbases = "6-31g"\n[[system]]'), "not a list"),
+        (("[[system]]", '[energy]\nmethod = "HF"\nbases = ["6-31g"]\ncardinal = "3"\n[[system]]'), "not a int"),
+        (("[[system]]", '[energy]\nmethod = "HF"\nbases = ["6-31g"]\ncardinal = 1\n[[system]]'), "smaller basis"),
         (('description = "test"', 'optimize = "b3lyp"'), "functional and a basis"),
         (("R = [0.7", "S = [0.7"), "no {S} is in"),
         (
@@ -287,3 +305,31 @@ def test_faulty_recipe_is_refused(tmp_path, change, message):
     path.write_text(RECIPE.replace(*change, 1))
     with pytest.raises(InputError, match=message):
         read_recipe(path)
+
+
+def test_systems_that_are_no_tables_are_refused(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('system = ["H2"]\n[density]\nmethod = "HF"\nbasis = "6-31g"\n')
+    with pytest.raises(InputError, match="'H2', not a table below a line"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[0.7,", "[0.01,"), "H2 R=0.01: atoms 1 and 2 lie on top"),
+        (('method = "CCSD"\nbasis = "6-31g"', 'method = "CCSD"\nbasis = "6-32g"'), "Li: basis '6-32g' is unknown"),
+        (('atoms = "Li"', 'atoms = "U"'), "Li[+]: basis '6-31g' is unknown or lacks one of U"),
+        (('basis = "6-31g"', 'basis = "def2-svp"\n[[system]]\nname = "I"'), "I: def2-svp has core potentials"),
+        (('atoms = "Li"', 'atoms = "Li 0 0 0; H 0 0 2"\noptimize = "b9/sto-3g"'), "Li[+]: unknown functional 'b9'"),
+        (
+            ("charge = 1\ndensity = {", 'charge = -7\ndensity = {basis = "cc-pvtz", '),
+            "Li[+]: full CI of [(]5, 5[)] electrons",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_is_known_before(tmp_path, change, message):
+    path = tmp_path / "r.toml"
+    path.write_text(RECIPE.replace(*change, 1))
+    with pytest.raises(InputError, match=message):
+        build(read_recipe(path), tmp_path / "out.h5")

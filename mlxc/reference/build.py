@@ -23,10 +23,11 @@ from pyscf.data.nist import BOHR
 
 from mlxc.errors import InputError, MlxcError, ReferenceFileError
 from mlxc.files import write_atomic
-from mlxc.geometry import count_electrons, make_mole, optimize
+from mlxc.geometry import optimize
 from mlxc.reference import methods, store
-from mlxc.reference.recipe import Recipe, Task
+from mlxc.reference.recipe import Recipe
 from mlxc.reference.schema import CONVERGED, Reference
+from mlxc.reference.task import Task
 
 #: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
@@ -54,52 +55,49 @@ def build_system(task: Task, threads: int | None = None, max_memory: float | Non
 
 
 def _mole(task: Task, coords: np.ndarray, basis: Any, max_memory: float | None) -> gto.Mole:
-    """The molecule of a task at coordinates (natm, 3) in Angstrom."""
-    atoms = [(symbol, tuple(x)) for (symbol, _), x in zip(task.atoms, coords, strict=True)]
-    mol = make_mole(atoms, basis, task.charge, task.spin)
-    if mol.has_ecp():
-        raise InputError(f"{task.name}: {basis} has core potentials, which the files of references do not hold")
+    """The molecule of a task at coordinates (natm, 3) in Angstrom, within so many MB."""
+    mol = task.mole(basis, coords)
     mol.max_memory = max_memory or mol.max_memory
     return mol
 
 
-def _optimized(task: Task, coords: np.ndarray, max_memory: float | None) -> tuple[np.ndarray, bool]:
+def _optimized(task: Task, max_memory: float | None) -> tuple[np.ndarray, bool]:
     """Coordinates (natm, 3) in Angstrom at a stationary point with the symmetry of the start, and whether it is one."""
     xc, basis = task.optimize.split("/")
-    mf = dft.KS(_mole(task, coords, basis, max_memory), xc=xc)
+    mf = dft.KS(_mole(task, task.coords, basis, max_memory), xc=xc)
     mf.grids.level, mf.conv_tol = 4, 1e-10
     mol, done = optimize(mf)
-    return (mol.atom_coords() * BOHR if done else coords), done
+    return (mol.atom_coords() * BOHR if done else task.coords), done
+
+
+def _without_density(task: Task, mol: gto.Mole, outcome: str) -> Reference:
+    """What is known of a system before anything is solved."""
+    frozen = methods.core_orbitals(mol) if task.density.get("frozen_core") else 0
+    return Reference(
+        task.name, task.symbols, mol.atom_coords(), task.charge, task.spin, mol._basis, task.density["method"], frozen,
+        outcome=outcome,
+    )  # fmt: skip
 
 
 def _compute(task: Task, max_memory: float | None) -> Reference:
-    coords, settled, level = np.array([x for _, x in task.atoms]), True, task.density
-    mol = _mole(task, coords, level["basis"], max_memory)
+    coords, settled, level = task.coords, True, task.density
     if task.optimize:
-        coords, settled = _optimized(task, coords, max_memory)
-        mol.set_geom_(coords, unit="Angstrom")
-    found = methods.Solution(outcome="the geometry did not converge")
-    if settled:
-        found = methods.solve(mol, level["method"], level.get("frozen_core", False))
-    common: dict[str, Any] = {
-        "name": task.name,
-        "symbols": tuple(s for s, _ in task.atoms),
-        "coords": mol.atom_coords(),
-        "charge": task.charge,
-        "spin": task.spin,
-        "basis": mol._basis,
-        "method": level["method"],
-        "frozen": methods.core_orbitals(mol) if level.get("frozen_core") else 0,
-        "diagnostics": found.diagnostics,
-    }
+        coords, settled = _optimized(task, max_memory)
+    mol = _mole(task, coords, level["basis"], max_memory)
+    if not settled:
+        return _without_density(task, mol, "the geometry did not converge")
+    found = methods.solve(mol, level["method"], level.get("frozen_core", False))
     energies = {k.lower(): v for k, v in found.energies.items()}
+    known = replace(_without_density(task, mol, found.outcome), energies=energies, diagnostics=found.diagnostics)
     if found.outcome != CONVERGED or found.dm1 is None:
-        return Reference(**common, energies=energies, outcome=found.outcome)
+        return known
     parts, dipole, occupations = methods.properties(mol, found.dm1)
     energies |= parts | {"total": found.total}
     best, outcome = ({"best": found.total}, CONVERGED) if not task.energy else _best(task, mol, found, max_memory)
-    common["provenance"] = {} if outcome == CONVERGED else {"best": outcome}
-    return Reference(**common, energies=energies | best, dm1=found.dm1, dipole=dipole, natural_occupations=occupations)
+    return replace(
+        known, energies=energies | best, dm1=found.dm1, dipole=dipole, natural_occupations=occupations,
+        provenance={} if outcome == CONVERGED else {"best": outcome},
+    )  # fmt: skip
 
 
 def _best(
@@ -137,13 +135,6 @@ def _best(
     return out | {"best": hf + correlation + core}, CONVERGED
 
 
-def cost(task: Task) -> float:
-    """What a task costs, in arbitrary units: the steps of CCSD(T) for atoms of about thirty functions each."""
-    electrons = count_electrons((s for s, _ in task.atoms), task.charge)
-    size = sum(20 if s in ("H", "He") else 45 for s, _ in task.atoms)
-    return float((electrons + 1) ** 3 * size**4 * (1 + 2 * (task.spin > 0)))
-
-
 def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes | MlxcError:
     """What a worker sends back: a file of one system, or why there can be none, which trying again would not change.
 
@@ -154,13 +145,8 @@ def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes 
     except MlxcError as err:
         return err
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, np.linalg.LinAlgError) as err:
-        symbols, coords = zip(*task.atoms, strict=True)
-        basis = _mole(task, np.array(coords), task.density["basis"], max_memory)._basis
-        broken = Reference(
-            task.name, symbols, np.array(coords) / BOHR, task.charge, task.spin, basis, task.density["method"],
-            outcome=f"the calculation broke off: {err!r}", provenance={"task": task.hash},
-        )  # fmt: skip
-        return store.packed([broken])
+        broken = _without_density(task, task.mole(task.density["basis"]), f"the calculation broke off: {err!r}")
+        return store.packed([replace(broken, provenance={"task": task.hash})])
 
 
 def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
@@ -200,26 +186,36 @@ def build(
 
     `jobs` local workers share the cores; or `scheduler`, the address of a Dask cluster, whose workers use as many
     threads as OMP_NUM_THREADS gives them.  Those in `again` are computed whether they are there or not.  Raises
-    InputError where Dask is missing or cannot be reached, for names in `again` that the recipe lacks, and where a
-    system cannot be computed; the others are finished first.  For files that are there already see `finished`.
+    InputError where Dask is missing or cannot be reached, for names in `again` that the recipe lacks, where a system
+    cannot be computed (`Task.fault`), before anything is, and where a worker fails for good; the others are finished
+    first.  For files that are there already see `finished`.
     """
     unknown = set(again) - {t.name for t in recipe.tasks}
     if unknown:
         raise InputError(f"the recipe has no system {', '.join(sorted(unknown))}")
     done = {k: r for k, r in finished(recipe, out).items() if k not in again}
-    tasks = sorted((t for t in recipe.tasks if t.name not in done), key=cost, reverse=True)
+    tasks = sorted((t for t in recipe.tasks if t.name not in done), key=lambda t: t.cost, reverse=True)
+    faults = [f"{t.name}: {fault}" for t in tasks if (fault := t.fault())]
+    if faults:
+        raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
     if tasks:
-        parts_of(out).mkdir(parents=True, exist_ok=True)
+        try:
+            parts_of(out).mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise InputError(f"cannot write {parts_of(out)}: {err.strerror}") from err
         threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
         errors = []
-        for task, content in _results(tasks, jobs, scheduler, threads, max_memory):
+        for task, content in _results(tasks, jobs, scheduler, threads, max_memory, len(done)):
             if isinstance(content, bytes):
                 write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
                 done |= store.unpacked(content, task.name)[0]
             else:
                 errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
         if errors:
-            raise InputError(f"{len(errors)} systems failed, the others are kept: {'; '.join(errors)}")
+            raise InputError(
+                f"{len(errors)} systems failed, so that {out} is not written: {'; '.join(errors)}. "
+                f"The others wait in {parts_of(out)}: change the recipe, or the machine, and start again"
+            )
     ordered = {t.name: done[t.name] for t in recipe.tasks}
     store.write(out, ordered.values(), recipe.description)
     shutil.rmtree(parts_of(out), ignore_errors=True)
@@ -227,9 +223,9 @@ def build(
 
 
 def _results(
-    tasks: list[Task], jobs: int, scheduler: str | None, threads: int | None, max_memory: float | None
+    tasks: list[Task], jobs: int, scheduler: str | None, threads: int | None, max_memory: float | None, already: int
 ) -> Iterator[tuple[Task, bytes | BaseException]]:
-    """Each task with its file or its error, as they finish."""
+    """Each task with its file or its error, as they finish; `already` done ones count as progress."""
     try:
         from distributed import Client, LocalCluster, as_completed
         from tqdm import tqdm
@@ -244,10 +240,10 @@ def _results(
         raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
     try:
         futures = {
-            client.submit(_packed, t, threads, max_memory, pure=False, retries=RETRIES, priority=cost(t)): t
+            client.submit(_packed, t, threads, max_memory, pure=False, retries=RETRIES, priority=t.cost): t
             for t in tasks
         }
-        with tqdm(total=len(tasks), unit="system", smoothing=0) as bar:
+        with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
             for future in as_completed(futures):
                 task, error = futures[future], future.exception()
                 bar.set_postfix_str(task.name)

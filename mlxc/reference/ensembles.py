@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlxc.errors import InputError
+from mlxc.geometry import count_electrons
 from mlxc.reference.methods import properties
 from mlxc.reference.schema import Reference
 
@@ -57,9 +58,10 @@ def _nuclei(reference: Reference) -> Reference:
 
 
 def fractional_charge(library: dict[str, Reference], symbols: tuple[str, ...], nelectron: float) -> Reference:
-    """The ensemble of `nelectron` electrons of the system with these nuclei, from its neighbours in `library`.
+    """The ensemble of `nelectron` electrons in all of the system with these nuclei, from its neighbours in `library`.
 
-    Neighbours are at one geometry and in one basis.  Of several states with one number of electrons the lowest counts.
+    `symbols` are those of its atoms in their order, ("H", "H") for H2.  Neighbours are at one geometry and in one
+    basis.  Of several states with one number of electrons the lowest counts.
     Charge and spin of the result are those of the member with more electrons.  Raises InputError where a neighbour is
     missing.
     """
@@ -73,7 +75,11 @@ def fractional_charge(library: dict[str, Reference], symbols: tuple[str, ...], n
         fewer = [_nuclei(more)] if lower == 0 else [r for r in states if r.nelectron == lower and _alike(r, more)]
         if fewer:
             return _average(f"{name} N={nelectron:g}", [(1 - rest, more), (rest, fewer[0])])
-    raise InputError(f"the library has no {name} with {lower} and {upper} electrons in one basis at one geometry")
+    neutral = count_electrons(symbols)
+    raise InputError(
+        f"the library has no {name} with {lower} and {upper} electrons in one basis at one geometry; {nelectron:g} is "
+        f"the number of all electrons, {neutral} where it is neutral"
+    )
 
 
 def fractional_spin(reference: Reference, polarisation: float) -> Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,21 @@ TOLERANCE = 1e-6
 def table(path: Path) -> str:
     """Description and one line per system.  Raises ReferenceFileError."""
     library, description = read_described(path)
-    lines = [description, f"{'system':24s} {'method':9s} {'nao':>4s} {'best / Eh':>16s} {'dipole / D':>10s} {'T1':>6s}"]
+    head = f"{'system':24s} {'charge':>6s} {'2S':>3s} {'method':9s} {'nao':>4s} {'best / Eh':>16s} {'dipole / D':>10s}"
+    lines = [description, f"{head} {'T1':>6s}"]
     for r in library.values():
-        line = f"{r.name:24s} {r.method:9s}"
+        line = f"{r.name:24s} {r.charge:6d} {r.spin:3d} {r.method:9s}"
         if r.dm1 is None or r.dipole is None:
             lines.append(f"{line} {r.outcome}")
             continue
         t1 = r.diagnostics.get("t1")
-        norm = np.linalg.norm(r.dipole) * AU2DEBYE if r.charge == 0 else np.nan
-        shown = "" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
+        norm = f"{np.linalg.norm(r.dipole) * AU2DEBYE:10.4f}" if r.charge == 0 else f"{'-':>10s}"
+        best = f"{r.energies['best']:16.8f}" if "best" in r.energies else f"{'-':>16s}"
+        shown = f"{'-':>6s}" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
         if "triples_virtuals" in r.diagnostics:
             shown += f" ~{r.diagnostics['triples_virtuals']:.0f}"
-        lines.append(f"{line} {r.dm1.shape[1]:4d} {r.energies.get('best', np.nan):16.8f} {norm:10.4f} {shown}")
+        lines.append(f"{line} {r.dm1.shape[1]:4d} {best} {norm} {shown}")
+    lines.append("- dipoles of ions depend on the origin; T1 is of coupled cluster with two active electrons or more")
     lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
     lines.append("~ triples change the density in so many natural virtual orbitals only, for want of memory")
     return "\n".join(lines)
@@ -69,10 +73,16 @@ def faults(reference: Reference) -> list[str]:
     return found
 
 
-def verify(path: Path) -> int:
-    """Check hash, digests and the physics of every density; the number of systems.  Raises ReferenceFileError."""
+def verify(path: Path, progress: Callable[[str], None] = lambda name: None) -> int:
+    """Check hash, digests and the physics of every density; the number of systems.
+
+    `progress` is told each system that is done.  Raises ReferenceFileError.
+    """
     library = read(path)
-    bad = [f"{r.name}: {fault}" for r in library.values() for fault in faults(r)]
+    bad = []
+    for r in library.values():
+        bad += [f"{r.name}: {fault}" for fault in faults(r)]
+        progress(r.name)
     if bad:
         raise ReferenceFileError(f"{path}: {'; '.join(bad)}")
     return len(library)

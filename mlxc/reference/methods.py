@@ -1,21 +1,17 @@
-"""Wave functions by PySCF: Hartree-Fock, full CI, CCSD and CCSD(T), their energies and one-particle density matrices.
-
-Coupled-cluster densities are those of the Lambda equations without the relaxation of the orbitals, as PySCF's
-`make_rdm1`; that of (T) adds the perturbative triples (Watts, Gauss, Bartlett, J. Chem. Phys. 98, 8718 (1993)).
-"""
+"""Wave functions by PySCF, from Hartree-Fock to CCSD(T) and full CI: energies and one-particle density matrices."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pyscf import cc, fci, gto, mcscf, mp, scf
-from pyscf.cc import ccsd_t_lambda, ccsd_t_rdm, uccsd_t_lambda, uccsd_t_rdm
+from pyscf import fci, gto, mcscf, scf
 
 from mlxc.errors import InputError
 from mlxc.reference import two_electrons
+from mlxc.reference.coupled_cluster import coupled_cluster
 from mlxc.reference.schema import CONVERGED
+from mlxc.reference.solution import Solution, spins
 
 METHODS = ("HF", "FCI", "CCSD", "CCSD(T)")
 #: Times that an unstable Hartree-Fock solution is followed downhill.
@@ -29,49 +25,47 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 CONTAMINATION = 0.1
 #: Determinants beyond which full CI is refused.
 DETERMINANTS = 20_000_000
-#: Arrays of the size of all triples that the density of (T) of an open shell holds at a time.
-TRIPLES_ARRAYS = 10
-#: Arrays of the size of all integrals over orbitals that PySCF holds to make those of an open shell in memory.
-INTEGRAL_ARRAYS = 4
-
-
-@dataclass
-class Solution:
-    """Energies (Eh) by method, dm1 (2, nao, nao) of the last of them, diagnostics, and what came of it."""
-
-    energies: dict[str, float] = field(default_factory=dict)
-    dm1: np.ndarray | None = None
-    diagnostics: dict[str, float] = field(default_factory=dict)
-    outcome: str = CONVERGED
-
-    @property
-    def total(self) -> float:
-        """The energy of the highest method that there is, Eh: for one electron Hartree-Fock, which is exact."""
-        return list(self.energies.values())[-1]
 
 
 def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -> Solution:
     """Energy and, where asked for, density matrix of `method` (one of METHODS).
 
-    What does not converge is an outcome.  Raises InputError for an unknown method, a full CI that is too large, and a
-    frozen core that the electrons do not fill.
+    What does not converge is an outcome.  Raises InputError as `check_possible`.
+    """
+    core = check_possible(mol, method, frozen_core)
+    found = Solution()
+    mf = hartree_fock(mol, found)
+    if found.outcome != CONVERGED:
+        return found
+    if method == "HF" or mol.nelectron - 2 * core < 2:  # exact for one electron above the frozen ones
+        found.dm1 = spins(mf.make_rdm1())
+    elif method == "FCI":
+        _full_ci(mf, core, found)
+    else:
+        coupled_cluster(mf, core, method == "CCSD(T)", density, found)
+    return found
+
+
+def check_possible(mol: gto.Mole, method: str, frozen_core: bool) -> int:
+    """The number of frozen orbitals.
+
+    Raises InputError for an unknown method, a full CI that is too large, and a frozen core that the electrons do not
+    fill.
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: take one of {', '.join(METHODS)}")
     core = core_orbitals(mol) if frozen_core else 0
     if min(mol.nelec) < core:
         raise InputError(f"{mol.nelec[0]} and {mol.nelec[1]} electrons do not fill {core} frozen orbitals: freeze none")
-    found = Solution()
-    mf = hartree_fock(mol, found)
-    if found.outcome != CONVERGED:
-        return found
-    if method == "HF" or mol.nelectron - 2 * core < 2:  # exact for one electron above the frozen ones
-        found.dm1 = _spins(mf.make_rdm1())
-    elif method == "FCI":
-        _full_ci(mf, core, found)
-    else:
-        _coupled_cluster(mf, core, method == "CCSD(T)", density, found)
-    return found
+    if method == "FCI" and mol.nelectron > 2:
+        orbitals, electrons = mol.nao - core, tuple(n - core for n in mol.nelec)
+        size = np.prod([fci.cistring.num_strings(orbitals, n) for n in electrons], dtype=float)
+        if size > DETERMINANTS:
+            raise InputError(
+                f"full CI of {electrons} electrons in {orbitals} orbitals has {size:.1e} determinants: at most "
+                f"{DETERMINANTS:.0e} are possible"
+            )
+    return core
 
 
 def core_orbitals(mol: gto.Mole) -> int:
@@ -114,29 +108,17 @@ def hartree_fock(mol: gto.Mole, found: Solution) -> Any:
     return mf
 
 
-def _spins(dm: Any) -> np.ndarray:
-    """(2, nao, nao) from a restricted total or a pair, symmetric."""
-    dm = np.asarray(dm)
-    dm = np.array([dm / 2, dm / 2]) if dm.ndim == 2 else dm
-    return (dm + dm.swapaxes(1, 2)) / 2
-
-
 def _full_ci(mf: Any, core: int, found: Solution) -> None:
     """Full CI in the orbitals of `mf`, its lowest `core` orbitals doubly occupied in every determinant."""
     mol = mf.mol
     if mol.nelectron == 2:
         coefficients = mf.mo_coeff if mol.spin == 0 else mf.mo_coeff[0]
         done, found.energies["FCI"], dm1 = two_electrons.ground_state(mol, coefficients)
-        found.dm1 = _spins(dm1)
+        found.dm1 = spins(dm1)
         found.outcome = CONVERGED if done else "full CI did not converge"
         return
     orbitals = mf.mo_coeff.shape[-1] - core
     electrons = tuple(n - core for n in mol.nelec)
-    size = np.prod([fci.cistring.num_strings(orbitals, n) for n in electrons], dtype=float)
-    if size > DETERMINANTS:
-        raise InputError(
-            f"full CI of {electrons} electrons in {orbitals} orbitals has {size:.1e} determinants: too many"
-        )
     start = mf if mol.spin == 0 else scf.ROHF(mol).run(mf.make_rdm1(), conv_tol=1e-10)
     ci = mcscf.CASCI(start, orbitals, electrons)
     ci.fix_spin_(ss=mol.spin / 2 * (mol.spin / 2 + 1))
@@ -147,94 +129,7 @@ def _full_ci(mf: Any, core: int, found: Solution) -> None:
     if not ci.converged:
         found.outcome = "full CI did not converge"
         return
-    found.dm1 = _spins(ci.make_rdm1s())
-
-
-def _ccsd(mf: Any, frozen: Any, orbitals: Any = None) -> tuple[Any, Any]:
-    """Tightly converged CCSD, which says itself whether it is, and its integrals."""
-    mycc = cc.CCSD(mf, frozen=frozen, mo_coeff=orbitals)
-    mycc.conv_tol, mycc.conv_tol_normt, mycc.max_cycle = 1e-9, 1e-6, 100
-    if isinstance(mycc, cc.uccsd.UCCSD) and INTEGRAL_ARRAYS * 8e-6 * max(mycc.nmo) ** 4 > mycc.max_memory:
-        mf._eri = None  # on disk, then: PySCF counts one of the arrays
-    eris = mycc.ao2mo()
-    mycc.kernel(eris=eris)
-    return mycc, eris
-
-
-def _coupled_cluster(mf: Any, core: int, triples: bool, density: bool, found: Solution) -> None:
-    """CCSD and, with `triples`, CCSD(T)."""
-    mycc, eris = _ccsd(mf, core or None)
-    if not mycc.converged:
-        found.outcome = "CCSD did not converge"
-        return
-    found.energies["CCSD"] = float(mycc.e_tot)
-    found.diagnostics["t1"] = _t1(mycc)
-    some_triples = triples and mf.mol.nelectron - 2 * core > 2
-    if triples:
-        found.energies["CCSD(T)"] = float(mycc.e_tot + (mycc.ccsd_t(eris=eris) if some_triples else 0.0))
-    if not density:
-        return
-    keep = triples_room(mycc) if some_triples else None
-    found.dm1 = _density(mycc, eris, some_triples and keep is None, found)
-    if keep is not None:
-        del eris
-        change = _triples_change(mf, core, keep, found)
-        if found.dm1 is not None and change is not None:
-            found.dm1 = found.dm1 + change
-
-
-def _triples_change(mf: Any, core: int, keep: int, found: Solution) -> np.ndarray | None:
-    """What the triples change in the density matrix, (2, nao, nao), in `keep` natural virtual orbitals of MP2.
-
-    Of their change of the dipole of NH in cc-pVTZ, 15 and 30 of 39 virtual orbitals give 60 and 80%.
-    """
-    frozen, orbitals = mp.MP2(mf, frozen=core or None).run().make_fno(nvir_act=keep)
-    small, eris = _ccsd(mf, frozen, orbitals)
-    if not small.converged:
-        found.outcome = "CCSD in natural orbitals did not converge"
-        return None
-    found.diagnostics["triples_virtuals"] = keep
-    with_triples, without = (_density(small, eris, triples, found) for triples in (True, False))
-    return None if with_triples is None or without is None else with_triples - without
-
-
-def triples_room(mycc: Any) -> int | None:
-    """Virtual orbitals of each spin that memory allows the density of (T); None where all of them.
-
-    PySCF's code for closed shells works in blocks, the one for open shells holds all triples.
-    """
-    if not isinstance(mycc, cc.uccsd.UCCSD):
-        return None
-    occupied = max(mycc.nocc)
-    virtual = max(n - o for n, o in zip(mycc.nmo, mycc.nocc, strict=True))
-    room = int((mycc.max_memory * 1e6 / 8 / TRIPLES_ARRAYS / occupied**3) ** (1 / 3))
-    return None if room >= virtual else room
-
-
-def _t1(mycc: Any) -> float:
-    """The T1 diagnostic; of open shells by the mean square over both spins, by which closed ones keep theirs."""
-    if isinstance(mycc, cc.uccsd.UCCSD):
-        return float(np.sqrt(sum(np.linalg.norm(t) ** 2 for t in mycc.t1) / 2 / sum(mycc.nocc)))
-    return float(np.linalg.norm(mycc.t1) / np.sqrt(2 * mycc.nocc))
-
-
-def _density(mycc: Any, eris: Any, triples: bool, found: Solution) -> np.ndarray | None:
-    """The density matrix in atomic orbitals, (2, nao, nao); None, and the outcome, where Lambda does not converge."""
-    open_shell = isinstance(mycc, cc.uccsd.UCCSD)
-    if triples:
-        equations, rdm = (uccsd_t_lambda, uccsd_t_rdm) if open_shell else (ccsd_t_lambda, ccsd_t_rdm)
-        done, l1, l2 = equations.kernel(mycc, eris, mycc.t1, mycc.t2, max_cycle=100, tol=1e-7, verbose=0)
-        dm = rdm.make_rdm1(mycc, mycc.t1, mycc.t2, l1, l2, eris=eris)
-    else:
-        mycc.solve_lambda(eris=eris)
-        done, dm = mycc.converged_lambda, mycc.make_rdm1()
-    if not done:
-        found.outcome = "the Lambda equations did not converge"
-        return None
-    pairs = [dm, dm] if not open_shell else dm
-    orbitals = mycc.mo_coeff if open_shell else [mycc.mo_coeff] * 2
-    scale = 1.0 if open_shell else 0.5
-    return _spins(np.array([scale * c @ d @ c.T for c, d in zip(orbitals, pairs, strict=True)]))
+    found.dm1 = spins(ci.make_rdm1s())
 
 
 def extrapolated(small: tuple[float, float], large: tuple[float, float], n: int) -> tuple[float, float]:

@@ -28,10 +28,8 @@ A system may have tables `density` and `energy` and an `optimize` of its own, wh
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,36 +38,17 @@ from pyscf.data.elements import ELEMENTS
 from mlxc.errors import InputError
 from mlxc.geometry import count_electrons, spin_is_possible
 from mlxc.reference.methods import METHODS
+from mlxc.reference.task import Task
 
-#: Types of the keys of a [[system]] table.
-_TYPES = {"name": str, "atoms": str, "charge": int, "spin": int, "density": dict, "energy": dict, "optimize": str}
-_KEYS = {
-    "recipe": {"description", "optimize", "density", "energy", "system"},
-    "density": {"method", "basis", "frozen_core"},
-    "energy": {"method", "bases", "cardinal", "frozen_core", "core_basis"},
-    "system": set(_TYPES),
-}
-
-
-@dataclass(frozen=True)
-class Task:
-    """One system to build: all that its result depends on, but for the memory (`mlxc.reference.methods.triples_room`).
-
-    atoms : (symbol, (x, y, z)) in Angstrom; optimize : "" or functional/basis; density, energy : tables of the recipe
-    """
-
-    name: str
-    atoms: tuple[tuple[str, tuple[float, float, float]], ...]
-    charge: int
-    spin: int
-    optimize: str
-    density: dict[str, Any]
-    energy: dict[str, Any]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the task."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+#: Types of the keys of each kind of table.  A basis is a name, or a table of names by element.
+_TYPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "recipe": {"description": str, "optimize": str, "density": dict, "energy": dict, "system": list},
+    "density": {"method": str, "basis": (str, dict), "frozen_core": bool},
+    "energy": {"method": str, "bases": list, "cardinal": int, "frozen_core": bool, "core_basis": (str, dict)},
+    "system": {
+        "name": str, "atoms": str, "charge": int, "spin": int, "density": dict, "energy": dict, "optimize": str,
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,23 +59,36 @@ class Recipe:
     tasks: tuple[Task, ...]
 
 
-def _checked(table: dict[str, Any], kind: str, path: Path, extra: frozenset[str] = frozenset()) -> dict[str, Any]:
-    unknown = table.keys() - _KEYS[kind] - extra
+def _checked(table: Any, kind: str, path: Path, variables: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The table, of which every key is known and every value of its type."""
+    known = _TYPES[kind]
+    if not isinstance(table, dict):
+        header = "[[system]]" if kind == "system" else f"[{kind}]"
+        raise InputError(f"{path}: {kind} is {table!r}, not a table below a line {header}")
+    unknown = table.keys() - known.keys() - variables
     if unknown:
         raise InputError(
-            f"{path}: unknown key {', '.join(sorted(unknown))} in a {kind} table; there are {', '.join(_KEYS[kind])}"
+            f"{path}: unknown key {', '.join(sorted(unknown))} in a {kind} table; there are {', '.join(known)}"
         )
+    for key in table.keys() & known.keys():
+        types, value = known[key], table[key]
+        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+            names = " or a ".join(t.__name__ for t in (types if isinstance(types, tuple) else (types,)))
+            raise InputError(f"{path}: {key} = {value!r} in a {kind} table is not a {names}")
     return table
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe.  Raises InputError for an unreadable one, an unknown key, or a name given twice."""
+    """Read a recipe.
+
+    Raises InputError for an unreadable one, an unknown key, a value of another type, and a name given twice.
+    """
     try:
         content = tomllib.loads(Path(path).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise InputError(f"cannot read the recipe {path}: {err}") from err
     _checked(content, "recipe", path)
-    if not isinstance(content.get("system"), list) or not isinstance(content.get("density"), dict):
+    if not content.get("system") or "density" not in content:
         raise InputError(f"{path} needs a [density] table and at least one [[system]]")
     tasks = [task for row in content["system"] for task in _tasks(row, content, path)]
     names = [t.name for t in tasks]
@@ -108,11 +100,11 @@ def read_recipe(path: Path) -> Recipe:
 
 def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task]:
     """The tasks of one [[system]] table: several for a scan."""
-    scans = {k: v for k, v in row.items() if isinstance(v, list)}
+    scans = {k: v for k, v in row.items() if isinstance(v, list)} if isinstance(row, dict) else {}
     _checked(row, "system", path, frozenset(scans))
-    wrong = [k for k in row.keys() & _TYPES.keys() if not isinstance(row[k], _TYPES[k])]
-    if wrong:
-        raise InputError(f"{path}: {wrong[0]} = {row[wrong[0]]!r} of a system is not a {_TYPES[wrong[0]].__name__}")
+    empty = [k for k, v in scans.items() if not v]
+    if empty:
+        raise InputError(f"{path}: the list of values of {empty[0]} is empty")
     if "name" not in row or "/" in row["name"] or len(scans) > 1:
         raise InputError(f"{path}: a system needs a name without a slash, and at most one list of values: {row}")
     density = _checked(recipe["density"] | row.get("density", {}), "density", path)
@@ -124,6 +116,8 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
         raise InputError(f"{path}: core_basis is for energies with frozen_core = true")
     if "basis" not in density or (energy and not 1 <= len(energy.get("bases", ())) <= 1 + ("cardinal" in energy)):
         raise InputError(f"{path}: [density] needs a basis, and [energy] bases: one, or two and the cardinal number")
+    if energy.get("cardinal", 2) < 2:
+        raise InputError(f"{path}: cardinal = {energy['cardinal']}: that of the smaller basis, 2 for double zeta")
     optimize = row.get("optimize", recipe.get("optimize", ""))
     if optimize and optimize.count("/") != 1:
         raise InputError(
