@@ -54,7 +54,9 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     if folder is None and Path(name).is_dir():
         raise ModelFileError(f"{Path(name)} is no model folder: it has no model.json")
     if folder is None:
-        raise UnknownFunctionalError(f"no model {str(name)!r}: shipped are {', '.join(names()) or 'none'}")
+        raise UnknownFunctionalError(
+            f"no model {str(name)!r}: shipped are {', '.join(names()) or 'none'}, and there is no folder of that name"
+        )
     try:
         info = json.loads((folder / "model.json").read_text())
     except (OSError, ValueError) as err:

@@ -41,8 +41,8 @@ class Data:
 
     folder      benchmark folder; none: no reactions but those of `conditions`
     sets        weight of each set of reactions
-    role        of the rows to train on
-    max_heavy   most heavy atoms of a molecule
+    role        of the rows to train on: "train" or "dev", as the folder says of each
+    max_heavy   most heavy atoms of a molecule; rows with a larger one are left out
     references  files of references, or names of shipped ones
     only        names of the references to use; all where it is empty
     cache       folder of densities and features of the fixed-density phase, by default in that of the run
@@ -67,7 +67,7 @@ class Phase:
     """Steps of Adam, then iterations of L-BFGS, at fixed densities or through the self-consistent field.
 
     kind   "fixed" or "self-consistent"; the latter knows Adam only
-    adam   steps; rate: their learning rate, which falls to a tenth along a cosine
+    adam   steps; rate: their learning rate, which falls along a cosine to last_rate times itself
     lbfgs  iterations
     batch  rows of each kind, and references, of a self-consistent step
     """
@@ -75,6 +75,7 @@ class Phase:
     kind: str
     adam: int = 0
     rate: float = 1e-2
+    last_rate: float = 0.1
     lbfgs: int = 0
     batch: int = 16
 
@@ -172,6 +173,11 @@ def _check(config: Config, path: Path) -> None:
         for name, weight in table.items():
             need(0 <= weight < math.inf, f"the weight {weight} of {name} in {where} is not a positive number or 0")
     need(bool(losses), "no loss has a weight above 0")
+    need(
+        bool(data.sets) == ("reactions" in losses),
+        "the loss reactions and the sets of [data] need each other: give both or neither",
+    )
+    need(not data.sets or data.folder is not None, "sets are those of a folder: [data] has none")
     need(not data.sets or max(data.sets.values()) > 0, "no set has a weight above 0")
     for name, value in (("width", config.width), ("depth", config.depth), ("max_heavy", data.max_heavy)):
         need(value >= 1, f"{name} = {value} is less than 1")
@@ -184,6 +190,7 @@ def _check(config: Config, path: Path) -> None:
         need(min(phase.adam, phase.lbfgs) >= 0, f"{phase.adam} steps and {phase.lbfgs} iterations: none is negative")
         need(phase.adam + phase.lbfgs > 0, "a phase has neither steps of adam nor iterations of lbfgs")
         need(0 < phase.rate < math.inf, f"rate = {phase.rate} is not a positive number")
+        need(0 < phase.last_rate <= 1, f"last_rate = {phase.last_rate} is not above 0 and at most 1")
         need(phase.batch >= 1, f"batch = {phase.batch} is less than 1")
     need(bool(config.phase), "give at least one [[phase]]")
     idle = sorted(losses.keys() & set(OF_REFERENCES))

@@ -236,8 +236,7 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
         unknown = settings.sets.keys() - {r.set for r in rows}
         if unknown:
             raise InputError(f"{settings.folder} has no set {', '.join(sorted(unknown))}")
-        rows = select(rows, systems, tuple(settings.sets), settings.role, ELEMENTS, settings.max_heavy)
-        inside, outside = split(rows, systems, seed, settings.validation)
+        inside, outside = split(_selected(rows, systems, settings), systems, seed, settings.validation)
     out = kept_out(systems, inside, outside)
     for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
         if name in losses:
@@ -252,8 +251,23 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     if missing:
         raise InputError(f"no reference is called {', '.join(sorted(missing))}")
     if not inside and not references:
-        raise InputError("nothing to train on: give [data] a folder and sets of it, or references")
+        raise InputError(
+            "nothing to train on: give [data] a folder and sets of it, or references, or [losses] fractional_charge or "
+            "fractional_spin"
+        )
     return Dataset(systems, inside, outside, settings.sets, references, settings.only)
+
+
+def _selected(rows: list[Reaction], systems: dict[str, System], settings: Data) -> list[Reaction]:
+    """The rows that the settings ask for.  Raises InputError for a set that has none of them."""
+    found = select(rows, systems, tuple(settings.sets), settings.role, ELEMENTS, settings.max_heavy)
+    for name in settings.sets.keys() - {r.set for r in found}:
+        roles = ", ".join(sorted({r.role for r in rows if r.set == name}))
+        raise InputError(
+            f"{name} has no rows of role {settings.role!r} with at most max_heavy = {settings.max_heavy} heavy atoms of "
+            f"the elements that training knows; its roles are {roles}: change role or max_heavy, or leave the set out"
+        )
+    return found
 
 
 def split(

@@ -35,9 +35,6 @@ from mlxc.version import commit
 CHUNK = 50
 #: Steps of Adam between two looks at the rows that are kept out.
 LOOK = 10
-#: The rate of Adam at the end of a phase, relative to that at its beginning.
-LAST_RATE = 0.1
-
 
 Work = FixedPhase | SelfConsistentPhase
 
@@ -172,7 +169,7 @@ class Trainer:
     def _step(self, work: Work, phase: Phase, optimizer: Any, step: int) -> dict[str, float]:
         """One step of Adam, or some iterations of L-BFGS; the losses at the point before it, or after them."""
         if step < phase.adam:
-            rate = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / phase.adam)) / 2
+            rate = phase.last_rate + (1 - phase.last_rate) * (1 + math.cos(math.pi * step / phase.adam)) / 2
             optimizer.param_groups[0]["lr"] = phase.rate * rate
             observed = work.observe(step)
             self._count_failures(work)

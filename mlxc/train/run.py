@@ -46,15 +46,15 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
 
 def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     """One run in a folder of its own, which then is a model's folder too."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"cannot make the folder {out}: {err.strerror}") from err
     if checkpoint.exists(out) and not resume:
         raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
     if resume and not checkpoint.exists(out):
         raise InputError(f"{out} holds no checkpoint: start without --resume")
     data = training_set(config.data, config.seed, active(config))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot make the folder {out}: {err.strerror}") from err
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
     trainer.report(
         f"{len(data.inside)} rows and {len(data.targets)} references to train on ({sum(t.turns for t in data.targets)} "
