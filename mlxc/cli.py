@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     draw.set_defaults(action=_plot)
     conditions = commands.add_parser("check", help="which exact conditions a functional obeys")
     conditions.add_argument("xc", nargs="+", metavar="XC", help="libxc names, mlxc models or model folders")
-    conditions.add_argument("--only", metavar="FAMILY", help="conditions of one family, or one condition")
+    conditions.add_argument("--only", metavar="FAMILY", help="a family, or one condition: see docs/constraints.md")
     conditions.add_argument("--quick", action="store_true", help="fewer systems and points, under 90 s")
     conditions.add_argument("--out", type=Path, metavar="DIR", help="report.json, report.html; goes on from there")
     conditions.set_defaults(action=_check)

@@ -30,6 +30,11 @@ class Functional(torch.nn.Module):
     #: Folder of the model that this one was loaded from.
     source: Path | None = None
 
+    @property
+    def separable(self) -> bool:
+        """Whether `parts` tells exchange from correlation."""
+        return type(self).parts is not Functional.parts
+
     def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """Exchange and correlation energy per volume, Eh Bohr^-3, (G,) each.  InputError where they are one."""
         raise InputError(f"{self.name} does not tell exchange from correlation")

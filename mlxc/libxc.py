@@ -76,14 +76,17 @@ class LibxcFunctional(Functional):
             return torch.zeros_like(features.total_rho)
         return features.multiplicity * features.exact_exchange.sum(0)
 
+    @property
+    def separable(self) -> bool:
+        """Whether libxc, or SPLIT, has exchange and correlation apart."""
+        return all(c == 1 if name in SPLIT else "_XC_" not in name for name, c in self.pieces)
+
     def _codes(self) -> tuple[str, str]:
         """What to ask libxc for exchange and for correlation.  InputError where it has them in one piece."""
+        if not self.separable:
+            raise InputError(f"libxc does not tell exchange from correlation of {self.name}")
         exchange, correlation = [], []
         for name, c in self.pieces:
-            if name not in SPLIT and "_XC_" in name:
-                raise InputError(f"libxc does not tell exchange from correlation of {self.name}")
-            if name in SPLIT and c != 1:
-                raise InputError(f"{name} enters {self.name} with a factor of {c:g}")
             x, k = SPLIT.get(name, (f"{c:.15g}*{name}", "") if "_X_" in f"{name}_" else ("", f"{c:.15g}*{name}"))
             exchange.append(x)
             correlation.append(k)

@@ -13,6 +13,7 @@ import torch
 
 from mlxc import models
 from mlxc.analytic import LDA_X
+from mlxc.constraints.points import slater
 from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
@@ -104,7 +105,7 @@ def enhancement(figure: Any, functional: NeuralMetaGGA) -> None:
     axes = figure.subplots()
     for s in GRADIENTS:
         features = uniform_tau(s)
-        scale = LDA_X * features.total_rho ** (4 / 3)
+        scale = slater(features)
         with torch.no_grad():
             (line,) = axes.plot(ALPHA, functional(features) / scale, label=f"s = {s:g}")
             axes.plot(ALPHA, R2SCAN()(features) / scale, color=line.get_color(), linewidth=0.6)

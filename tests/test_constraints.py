@@ -1,6 +1,7 @@
 """Exact conditions: each is obeyed by a functional known to, and broken by one known to break it."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -347,17 +348,31 @@ def test_a_check_is_reported_and_resumed(tmp_path, monkeypatch, capsys):
     assert all(word in page for word in ("a &lt; b", "<svg", "case &lt;1&gt;"))
     assert main(arguments) == 0
     assert calls == ["pbe", "mlxc-mgga1", "hf"]
+    # A part asked again keeps the rest, and a functional of which only that part is known has gaps.
+    capsys.readouterr()
+    assert main(["check", "pbe", "scan", "--only", "SPIN", "--quick", "--out", str(tmp_path)]) == 0
+    assert calls[3:] == ["scan"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [o["status"] for o in report["functionals"][0]["outcomes"]] == ["fail", "pass", "fail"]
+    assert [o["status"] for o in report["functionals"][1]["outcomes"]] == ["fail", "not asked", "not asked"]
+    assert "0 of 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nosuch"], "unknown functional"), (["pbe", "--only", "nosuch"], "families are one electron")],
+    [(["nosuch"], "unknown functional"), (["pbe", "--only", "nosuch"], "one electron: one-electron energy, ")],
 )
 def test_wrong_requests_are_one_line(arguments, words, capsys):
     assert main(["check", *arguments]) == 2
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_every_condition_is_named_in_the_documentation():
+    text = (Path(__file__).parent.parent / "docs" / "constraints.md").read_text()
+    for name in CONDITIONS:
+        assert f"`{name}`" in text, name
 
 
 def test_every_condition_is_judged():

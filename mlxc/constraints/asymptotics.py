@@ -36,10 +36,8 @@ def _ionization(subject: Subject, quick: bool) -> Finding:
     cases = {}
     for name in names:
         whole, cation, _ = atom(name) if name in SECOND_ROW | THIRD_ROW else molecule(name)
-        mf = subject.solve(whole.mole(BASIS))
-        energies = np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0]
-        ip = (subject.energy(cation, BASIS) if cation else 0.0) - mf.e_tot
-        cases[name] = (float(energies.max()) + ip) * HARTREE2EV if mf.converged else np.nan
+        ip = (subject.energy(cation, BASIS) if cation else 0.0) - subject.energy(whole, BASIS)
+        cases[name] = (subject.highest_orbital(whole, BASIS) + ip) * HARTREE2EV
     values = np.abs(list(cases.values()))
     return worst(cases, remark=f"mean {values.mean():.2f} eV")
 

@@ -6,12 +6,20 @@ import numpy as np
 import torch
 
 from mlxc.analytic import LDA_X
-from mlxc.constraints.condition import Condition, Finding, Measure, NotApplicable
+from mlxc.constraints.condition import (
+    Condition,
+    Finding,
+    Measure,
+    correlation_apart,
+    exchange_apart,
+    semilocal,
+    without_nonlocal,
+    worst,
+)
 from mlxc.constraints.penalties import LIEB_OXFORD
-from mlxc.constraints.points import features_of_points, search
-from mlxc.constraints.scaling import densities, separately
+from mlxc.constraints.points import features_of_points, search, slater
+from mlxc.constraints.scaling import densities
 from mlxc.constraints.subject import Subject, determinant
-from mlxc.features import Features
 from mlxc.units import KCAL
 
 #: Bound on F_x of two electrons (Perdew, Ruzsinszky, Sun, Burke, J. Chem. Phys. 140, 18A533 (2014)).
@@ -20,35 +28,23 @@ TWO_ELECTRONS = 1.174
 SINGLETS = ("He", "Be2+", "H2 R=0.7414", "H2 R=2.0", "HeH+ R=0.774")
 
 
-def uniform(features: Features) -> torch.Tensor:
-    """Exchange energy per volume of the unpolarised uniform gas with the total density, (G,)."""
-    return LDA_X * features.total_rho ** (4 / 3)
-
-
 def _sign(part: int) -> Measure:
     def measure(subject: Subject, quick: bool) -> Finding:
-        separately(subject)
-        values = {d.name: subject.integrals(d)[part] for d in densities(quick)}
-        return Finding(max(0.0, max(values.values())), tuple(values.items()))
+        (exchange_apart, correlation_apart)[part](subject)
+        return worst({d.name: subject.integrals(d)[part] for d in densities(quick)}, 0.0)
 
     return measure
 
 
-def semilocal_only(subject: Subject) -> None:
-    """NotApplicable to functionals with exact exchange, whose energy density is no function of the point alone."""
-    if subject.mixed:
-        raise NotApplicable("the exact-exchange energy density is not bounded point by point")
-
-
 def _local_sign(part: int) -> Measure:
     def measure(subject: Subject, quick: bool) -> Finding:
-        separately(subject)
+        (exchange_apart, correlation_apart)[part](subject)
         if part == 0:
-            semilocal_only(subject)
+            semilocal(subject)
 
         def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
             f = features_of_points(subject.mixed, x)
-            return subject.functional.parts(f)[part] / -uniform(f)
+            return subject.functional.parts(f)[part] / -slater(f)
 
         return search(violation, quick)
 
@@ -60,53 +56,47 @@ def _global_bound(subject: Subject, quick: bool) -> Finding:
     for d in densities(quick):
         n = float(d.weights @ subject.features(d).total_rho.numpy() ** (4 / 3))
         values[d.name] = -subject.energy_xc(d) / n
-    return Finding(
-        max(0.0, max(values.values()) - LIEB_OXFORD), tuple(values.items()), remark="cases: -E_xc / int n^4/3"
-    )
+    return worst(values, LIEB_OXFORD, remark="cases: -E_xc / int n^4/3")
 
 
 def _local_bound(subject: Subject, quick: bool) -> Finding:
-    semilocal_only(subject)
-    if subject.with_nonlocal:
-        raise NotApplicable(f"{subject.name} has VV10 in it, which is not a function of the point")
+    semilocal(subject)
+    without_nonlocal(subject)
     limit = LIEB_OXFORD / -LDA_X
 
     def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
         f = features_of_points(subject.mixed, x)
-        return subject.functional(f) / uniform(f) - limit
+        return subject.functional(f) / slater(f) - limit
 
     return search(violation, quick)
 
 
 def _monotonic(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+    correlation_apart(subject)
 
     def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
         below, above = (features_of_points(subject.mixed, x | {"rs": x["rs"] * k}) for k in (1.0, 1.01))
-        fc = [subject.functional.parts(f)[1] / uniform(f) for f in (below, above)]
+        fc = [subject.functional.parts(f)[1] / slater(f) for f in (below, above)]
         return (fc[0] - fc[1]) / 0.01
 
     return search(violation, quick)
 
 
 def _two_electron_bound(subject: Subject, quick: bool) -> Finding:
-    semilocal_only(subject)
-    separately(subject)
+    semilocal(subject)
+    exchange_apart(subject)
 
     def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
         f = features_of_points(subject.mixed, x | {"s_b": x["s_a"]})
-        return subject.functional.parts(f)[0] / uniform(f) - TWO_ELECTRONS
+        return subject.functional.parts(f)[0] / slater(f) - TWO_ELECTRONS
 
     return search(violation, quick, {"zeta": 0.0, "alpha_a": 0.0, "alpha_b": 0.0, "cosine": 1.0})
 
 
 def _two_electron_exchange(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
-    cases = {}
-    for name in SINGLETS:
-        d = determinant("two_electron", name)
-        cases[name] = (subject.integrals(d)[0] + d.coulomb / 2) * KCAL
-    return Finding(max(abs(v) for v in cases.values()), tuple(cases.items()))
+    exchange_apart(subject)
+    singlets = [determinant("two_electron", name) for name in SINGLETS]
+    return worst({d.name: (subject.integrals(d)[0] + d.coulomb / 2) * KCAL for d in singlets})
 
 
 _BURKE = "Pederson, Burke, J. Chem. Phys. 159, 214113 (2023): sufficient, not necessary"
@@ -126,7 +116,8 @@ CONDITIONS = (
               "the densities of `scaling`; excess of -E_xc / int n^(4/3)", "", 0.0, _global_bound),
     Condition("Lieb-Oxford at every point", "bounds", f"e_xc >= -{LIEB_OXFORD} n^(4/3)",
               "sufficient: Perdew, Burke, Ernzerhof, Phys. Rev. Lett. 77, 3865 (1996)",
-              f"largest excess of F_xc over {LIEB_OXFORD / -LDA_X:.3f} at any point", "", 1e-6, _local_bound),
+              f"largest excess of F_xc over {LIEB_OXFORD / -LDA_X:.3f} at any point; PBE is built for an earlier "
+              "bound, 2.273", "", 1e-6, _local_bound),
     Condition("exchange of one orbital is bounded", "bounds", f"F_x <= {TWO_ELECTRONS} for densities of two electrons",
               "Perdew, Ruzsinszky, Sun, Burke, J. Chem. Phys. 140, 18A533 (2014): sufficient",
               "largest excess of F_x where alpha = 0, zeta = 0", "", 1e-6, _two_electron_bound),

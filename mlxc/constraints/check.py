@@ -52,68 +52,97 @@ FAMILIES = tuple(dict.fromkeys(c.family for c in CONDITIONS))
 
 def chosen(only: str | None) -> list[Condition]:
     """The conditions of a family, or the one of this name; all by default.  Raises InputError."""
-    found = [c for c in CONDITIONS if only in (None, c.family, c.name)]
+    if only is None:
+        return list(CONDITIONS)
+    found = [c for c in CONDITIONS if only.lower() in (c.family.lower(), c.name.lower())]
     if not found:
-        raise InputError(f"no family or condition {only!r}: families are {', '.join(FAMILIES)}")
+        conditions = "; ".join(f"{f}: {', '.join(c.name for c in CONDITIONS if c.family == f)}" for f in FAMILIES)
+        raise InputError(f"no family or condition {only!r}. There are {conditions}")
     return found
 
 
-def _stored(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The outcome in a file, if it is of the same functional and the same code."""
-    try:
-        content = json.loads(path.read_text())
-        return content["outcome"] if content["of"] == identity else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+class Outcomes:
+    """What has been measured of a functional: in memory and, where there is a folder, in one file for each condition.
+
+    wall_s  what measuring took this time
+    """
+
+    def __init__(self, xc: str, quick: bool, folder: Path | None):
+        self.identity = {"xc": xc, "sha256": models.sha256(xc), "mlxc": __version__, "pyscf": pyscf.__version__,
+                         "quick": quick}  # fmt: skip
+        self.subject, self.folder, self.wall_s = Subject(xc), folder, 0.0
+        self._found = {c.name: outcome for c in CONDITIONS if (outcome := self._stored(c))}
+
+    def _path(self, condition: Condition) -> Path:
+        key = hashlib.sha256(json.dumps([self.identity, condition.name]).encode()).hexdigest()[:16]
+        return (self.folder or Path()) / f"{key}.json"
+
+    def _stored(self, condition: Condition) -> dict[str, Any] | None:
+        """The outcome in the folder, if it is of the same functional and the same versions."""
+        if not self.folder:
+            return None
+        try:
+            content = json.loads(self._path(condition).read_text())
+            return content["outcome"] if content["of"] == self.identity else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def measure(self, condition: Condition) -> None:
+        """Take up the outcome of a condition, unless it is there already."""
+        if condition.name in self._found:
+            return
+        began = time.perf_counter()
+        outcome = condition.check(self.subject, bool(self.identity["quick"]))
+        outcome["wall_s"] = round(time.perf_counter() - began, 2)
+        self.wall_s += outcome["wall_s"]
+        self._found[condition.name] = outcome
+        if self.folder:
+            write_atomic(self._path(condition), json.dumps({"of": self.identity, "outcome": outcome}) + "\n")
+
+    def has(self, condition: Condition) -> bool:
+        """Whether there is an outcome."""
+        return condition.name in self._found
+
+    def of(self, conditions: list[Condition]) -> dict[str, Any]:
+        """The part of a report on this functional."""
+        outcomes = [self._found.get(c.name) or c.unasked() for c in conditions]
+        return {"name": self.subject.name, **self.identity, "outcomes": outcomes, "wall_s": round(self.wall_s, 1)}
 
 
 def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Path | None = None) -> dict[str, Any]:
     """Measure, print the table, and write `report.json` and `report.html` into `out`; returns what the former holds.
 
-    Outcomes are kept in `out`/outcomes, one file each, from which an interrupted check goes on.  Raises InputError,
-    UnknownFunctionalError and ModelFileError before anything is measured.
+    Outcomes are kept in `out`/outcomes, one file each, from which an interrupted check goes on; a report has all that
+    are there of its functionals, those that `only` leaves out as well.  Raises InputError, UnknownFunctionalError and
+    ModelFileError before anything is measured.
     """
     try:
         from tqdm import tqdm
     except ImportError as err:
         raise InputError("checks need tqdm and matplotlib: pip install 'mlxc[check]'") from err
-    conditions = chosen(only)
-    subjects = {xc: Subject(xc) for xc in dict.fromkeys(xcs)}
-    if out:
+    asked = chosen(only)
+    folder = out / "outcomes" if out else None
+    found = [Outcomes(xc, quick, folder) for xc in dict.fromkeys(xcs)]
+    if folder:
         try:
-            (out / "outcomes").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise InputError(f"cannot make the folder {out}: {err.strerror}") from err
-    functionals = []
-    with tqdm(total=len(subjects) * len(conditions), unit="condition", smoothing=0) as bar, warnings.catch_warnings():
+            raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
+    with tqdm(total=len(found) * len(asked), unit="condition", smoothing=0) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pyscf")
-        for xc, subject in subjects.items():
-            start = time.perf_counter()
-            identity = {"xc": xc, "sha256": models.sha256(xc), "mlxc": __version__, "pyscf": pyscf.__version__,
-                        "quick": quick}  # fmt: skip
-            outcomes = []
-            for condition in conditions:
-                bar.set_postfix_str(f"{subject.name}: {condition.name}")
-                key = hashlib.sha256(json.dumps([identity, condition.name]).encode()).hexdigest()[:16]
-                path = out / "outcomes" / f"{key}.json" if out else None
-                outcome = _stored(path, identity) if path else None
-                if outcome is None:
-                    began = time.perf_counter()
-                    outcome = condition.check(subject, quick)
-                    outcome["wall_s"] = round(time.perf_counter() - began, 2)
-                    if path:
-                        write_atomic(path, json.dumps({"of": identity, "outcome": outcome}) + "\n")
-                outcomes.append(outcome)
+        for outcomes in found:
+            for condition in asked:
+                bar.set_postfix_str(f"{outcomes.subject.name}: {condition.name}")
+                outcomes.measure(condition)
                 bar.update()
-            functionals.append({"name": subject.name, **identity, "outcomes": outcomes,
-                                "wall_s": round(time.perf_counter() - start, 1)})  # fmt: skip
+    conditions = [c for c in CONDITIONS if any(o.has(c) for o in found)]
     described = ("name", "family", "statement", "source", "method", "unit", "tolerance")
     report = {
         "mlxc": __version__,
         "pyscf": pyscf.__version__,
         "quick": quick,
         "conditions": [{k: getattr(c, k) for k in described} for c in conditions],
-        "functionals": functionals,
+        "functionals": [outcomes.of(conditions) for outcomes in found],
     }
     print(table(report))
     if out:

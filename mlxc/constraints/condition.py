@@ -71,6 +71,13 @@ class Condition:
             status = ("pass" if finding.violation <= self.tolerance else "fail") if known else "not measured"
         except NotApplicable as why:
             finding, status = Finding(math.nan, remark=str(why)), "not applicable"
+        return self._outcome(status, finding, self.name in subject.functional.built_in)
+
+    def unasked(self) -> dict[str, Any]:
+        """The outcome of a condition that was not looked at: status "not asked"."""
+        return self._outcome("not asked", Finding(math.nan), False)
+
+    def _outcome(self, status: str, finding: Finding, by_construction: bool) -> dict[str, Any]:
         return {
             "name": self.name,
             "family": self.family,
@@ -78,7 +85,7 @@ class Condition:
             "violation": finding.violation if math.isfinite(finding.violation) else None,
             "unit": self.unit,
             "tolerance": self.tolerance,
-            "by_construction": self.name in subject.functional.built_in,
+            "by_construction": by_construction,
             "cases": [[case, value if math.isfinite(value) else None] for case, value in finding.cases],
             "curves": [{"label": c.label, "x": list(c.x), "y": list(c.y)} for c in finding.curves],
             "axis": finding.axis,
@@ -86,10 +93,39 @@ class Condition:
         }
 
 
-def worst(cases: dict[str, float], **more: Any) -> Finding:
-    """The Finding whose violation is the largest magnitude of all cases; nan where one is unknown."""
+def worst(cases: dict[str, float], limit: float | None = None, **more: Any) -> Finding:
+    """The Finding whose violation is the largest magnitude of all cases, or what the largest exceeds `limit` by.
+
+    It is nan where a case is unknown.
+    """
     found = {name: float(v) for name, v in cases.items()}
     unknown = [name for name, v in found.items() if not math.isfinite(v)]
     if unknown:
         more["remark"] = f"the SCF did not converge: {', '.join(unknown)}"
-    return Finding(math.nan if unknown else max(map(abs, found.values()), default=0.0), tuple(found.items()), **more)
+        return Finding(math.nan, tuple(found.items()), **more)
+    largest = max(map(abs, found.values())) if limit is None else max(0.0, max(found.values()) - limit)
+    return Finding(largest, tuple(found.items()), **more)
+
+
+def exchange_apart(subject: Subject) -> None:
+    """NotApplicable where exchange cannot be told from correlation."""
+    if not subject.functional.separable:
+        raise NotApplicable(f"exchange and correlation of {subject.name} are not told apart")
+
+
+def without_nonlocal(subject: Subject) -> None:
+    """NotApplicable where VV10 would be missing."""
+    if subject.with_nonlocal:
+        raise NotApplicable(f"{subject.name} has VV10 in it, which is not a function of the point")
+
+
+def correlation_apart(subject: Subject) -> None:
+    """NotApplicable where correlation cannot be told from exchange, or lacks its VV10."""
+    exchange_apart(subject)
+    without_nonlocal(subject)
+
+
+def semilocal(subject: Subject) -> None:
+    """NotApplicable to functionals with exact exchange, whose energy density is no function of the point alone."""
+    if subject.mixed:
+        raise NotApplicable("the exact-exchange energy density is not bounded point by point")

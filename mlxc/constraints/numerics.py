@@ -102,8 +102,8 @@ def _mass(subject: Subject, quick: bool) -> Finding:
         with torch.no_grad():
             up, down = (subject.functional(Features(f.rho, f.sigma, f.tau * (1 + k * STEP), f.ex)) for k in (1, -1))
         slope = (up - down) / (2 * STEP * f.multiplicity * f.tau.sum(0))
-        cases[atoms] = float(slope.min())
-    return Finding(max(0.0, -1 - min(cases.values())), tuple(cases.items()), remark="cases: lowest v_tau")
+        cases[atoms] = float(-slope.min())
+    return worst(cases, 1.0, remark="cases: largest -v_tau")
 
 
 CONDITIONS = (

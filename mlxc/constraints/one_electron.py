@@ -7,9 +7,8 @@ from functools import cache
 import numpy as np
 from pyscf import gto, scf
 
-from mlxc.constraints.condition import Condition, Finding, NotApplicable, worst
+from mlxc.constraints.condition import Condition, Finding, correlation_apart, worst
 from mlxc.constraints.subject import LEVEL, Density, Subject, on_grid, one_electron
-from mlxc.errors import InputError
 from mlxc.reference import shipped
 from mlxc.units import KCAL
 
@@ -50,11 +49,9 @@ def _excited(subject: Subject, quick: bool) -> Finding:
 
 
 def _correlation(subject: Subject, quick: bool) -> Finding:
+    correlation_apart(subject)
     densities = [one_electron(name) for name in _systems(quick)]
-    try:
-        return worst({d.name: subject.integrals(d)[1] * KCAL for d in densities})
-    except InputError as why:
-        raise NotApplicable(str(why)) from None
+    return worst({d.name: subject.integrals(d)[1] * KCAL for d in densities})
 
 
 def _self_consistent(subject: Subject, quick: bool) -> Finding:

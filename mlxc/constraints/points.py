@@ -55,6 +55,11 @@ def uniform_exchange(rho: torch.Tensor, omega: float) -> torch.Tensor:
     return full * (1 - torch.from_numpy(np.where(a < 1.5, 1 - 8 / 3 * low * bracket, series)))
 
 
+def slater(features: Features) -> torch.Tensor:
+    """Exchange energy per volume of the unpolarised uniform gas with the total density, (G,)."""
+    return LDA_X * features.total_rho ** (4 / 3)
+
+
 def features_of_points(mixed: Mixed, x: dict[str, np.ndarray]) -> Features:
     """Features (2, G) of the points with these variables, (G,) each, with exact exchange of this interaction."""
     n = 3 / (4 * np.pi * x["rs"] ** 3)

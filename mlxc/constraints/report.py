@@ -6,7 +6,13 @@ import io
 from html import escape
 from typing import Any
 
-MARKS = {"pass": "+", "fail": "-", "not applicable": ".", "not measured": "?"}
+MARKS = {"pass": "+", "fail": "-", "not applicable": ".", "not measured": "?", "not asked": ""}
+LEGEND = (
+    "what was measured (of violations their size) and the largest that passes; + obeyed, * by construction, - broken, "
+    ". not applicable, ? not measured"
+)
+#: What a quick check says of itself.
+QUICK = "quick: of the systems and points that a condition names, some"
 #: Cases of a condition that the page lists, the largest first.
 LISTED = 8
 STYLE = """
@@ -34,20 +40,20 @@ def table(report: dict[str, Any]) -> str:
     head = max(len(f"  {c['name']}, {c['unit']}") for c in report["conditions"])
     lines, family = [], ""
     names = "  ".join(f"{f['name']:>{w}}" for f, w in zip(functionals, widths, strict=True))
-    lines.append(f"{'':{head}}  {names}")
+    lines.append(f"{'':{head}}  {'passes':>7s}  {names}")
     for i, c in enumerate(report["conditions"]):
         if c["family"] != family:
             family = c["family"]
             lines.append(family)
         label = f"  {c['name']}" + (f", {c['unit']}" if c["unit"] else "")
         cells = "  ".join(f"{column[i]:>{w}}" for column, w in zip(columns, widths, strict=True))
-        lines.append(f"{label:{head}}  {cells}")
+        lines.append(f"{label:{head}}  {c['tolerance']:>7.3g}  {cells}".rstrip())
     counts = [sum(o["status"] == "pass" for o in f["outcomes"]) for f in functionals]
     asked = [sum(o["status"] in ("pass", "fail") for o in f["outcomes"]) for f in functionals]
     passed = "  ".join(f"{f'{n} of {m}':>{w}}" for n, m, w in zip(counts, asked, widths, strict=True))
-    lines.append(f"{'obeyed, of those that apply':{head}}  {passed}")
-    lines.append("violation, and + obeyed, * by construction, - broken, . not applicable, ? not measured")
-    return "\n".join(lines)
+    lines.append(f"{'obeyed, of those that apply':{head}}  {'':7s}  {passed}")
+    lines.append(LEGEND)
+    return "\n".join([*lines, QUICK] if report["quick"] else lines)
 
 
 def _plot(panels: list[tuple[str, list[dict[str, Any]]]], axis: str) -> str:
@@ -77,16 +83,17 @@ def _cases(outcome: dict[str, Any]) -> str:
 def html(report: dict[str, Any]) -> str:
     """The page."""
     functionals = report["functionals"]
-    colours = {"pass": "pass", "fail": "fail", "not applicable": "not", "not measured": "unknown"}
+    colours = {"pass": "pass", "fail": "fail", "not applicable": "not", "not measured": "unknown", "not asked": "not"}
     rows, sections, family = [], [], ""
     for i, c in enumerate(report["conditions"]):
         if c["family"] != family:
             family = c["family"]
-            rows.append(f'<tr><th colspan="{len(functionals) + 1}">{escape(family)}</th></tr>')
+            rows.append(f'<tr><th colspan="{len(functionals) + 2}">{escape(family)}</th></tr>')
         outcomes = [f["outcomes"][i] for f in functionals]
         cells = "".join(f'<td class="{colours[o["status"]]}">{escape(cell(o))}</td>' for o in outcomes)
         unit = f" / {c['unit']}" if c["unit"] else ""
-        rows.append(f'<tr><td><a href="#c{i}">{escape(c["name"] + unit)}</a></td>{cells}</tr>')
+        label = f'<a href="#c{i}">{escape(c["name"] + unit)}</a>'
+        rows.append(f"<tr><td>{label}</td><td>{c['tolerance']:g}</td>{cells}</tr>")
         details = "".join(
             f"<tr><td>{escape(f['name'])}</td><td>{escape(o['status'])}</td><td>{escape(_cases(o))}</td></tr>"
             for f, o in zip(functionals, outcomes, strict=True)
@@ -100,10 +107,9 @@ def html(report: dict[str, Any]) -> str:
             f"{_plot(panels, axis) if panels else ''}</section>"
         )
     names = "".join(f"<th>{escape(f['name'])}</th>" for f in functionals)
-    settings = f"mlxc {report['mlxc']}, PySCF {report['pyscf']}{', quick' if report['quick'] else ''}"
+    settings = f"mlxc {report['mlxc']}, PySCF {report['pyscf']}{', ' + QUICK if report['quick'] else ''}"
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Exact conditions</title>'
-        f"<style>{STYLE}</style></head><body><h1>Exact conditions</h1><p>{escape(settings)}. Violations; "
-        "+ obeyed, * by construction, - broken, . not applicable, ? not measured.</p>"
-        f"<table><tr><th></th>{names}</tr>{''.join(rows)}</table>{''.join(sections)}</body></html>\n"
+        f"<style>{STYLE}</style></head><body><h1>Exact conditions</h1><p>{escape(settings)}. "
+        f"{LEGEND[0].upper()}{LEGEND[1:]}.</p><table><tr><th></th><th>passes</th>{names}</tr>{''.join(rows)}</table>{''.join(sections)}</body></html>\n"
     )

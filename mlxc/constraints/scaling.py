@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlxc.constraints.condition import Condition, Curve, Finding, NotApplicable, worst
+from mlxc.constraints.condition import Condition, Curve, Finding, correlation_apart, exchange_apart, worst
 from mlxc.constraints.subject import Density, Subject, determinant
-from mlxc.errors import InputError
 
 #: Shipped systems whose Hartree-Fock densities are scaled, and with --quick.
 DENSITIES = (
@@ -27,22 +26,12 @@ def densities(quick: bool) -> list[Density]:
     return [determinant(file, name) for file, name in (QUICK if quick else DENSITIES)]
 
 
-def separately(subject: Subject) -> None:
-    """NotApplicable where exchange and correlation cannot be told apart, or where VV10 would be missing."""
-    if subject.with_nonlocal:
-        raise NotApplicable(f"{subject.name} has VV10 in it, which is not a function of the point")
-    try:
-        subject.integrals(determinant("two_electron", "He"))
-    except InputError as why:
-        raise NotApplicable(str(why)) from None
-
-
 def _correlation(subject: Subject, density: Density, gamma: float) -> float:
     return subject.integrals(density, gamma)[1]
 
 
 def _exchange(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+    exchange_apart(subject)
     cases: dict[str, float] = {}
     for d in densities(quick):
         one = subject.integrals(d)[0]
@@ -51,7 +40,7 @@ def _exchange(subject: Subject, quick: bool) -> Finding:
 
 
 def _inequality(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+    correlation_apart(subject)
     cases, curves = {}, []
     for d in densities(quick):
         ratios = np.array([_correlation(subject, d, g) / g for g in GAMMAS])
@@ -65,7 +54,7 @@ def _inequality(subject: Subject, quick: bool) -> Finding:
 
 
 def _high(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+    correlation_apart(subject)
     local = Subject("lda,pw")
     cases = {}
     for d in densities(quick):
@@ -75,7 +64,7 @@ def _high(subject: Subject, quick: bool) -> Finding:
 
 
 def _low(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
+    correlation_apart(subject)
     cases = {}
     for d in densities(quick):
         values = np.array([_correlation(subject, d, g) / g for g in LOW])
@@ -91,9 +80,8 @@ def kinetic_correlation(subject: Subject, density: Density) -> float:
 
 
 def _kinetic(subject: Subject, quick: bool) -> Finding:
-    separately(subject)
-    values = {d.name: kinetic_correlation(subject, d) for d in densities(quick)}
-    return Finding(max(0.0, -min(values.values())), tuple(values.items()))
+    correlation_apart(subject)
+    return worst({d.name: -kinetic_correlation(subject, d) for d in densities(quick)}, 0.0, remark="cases: -T_c")
 
 
 _CASES = "Hartree-Fock densities of atoms and molecules from Be2+ and H2 to N2"

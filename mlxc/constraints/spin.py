@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlxc.constraints.condition import Condition, Finding, NotApplicable, worst
+from mlxc.constraints.condition import Condition, Finding, exchange_apart, worst
 from mlxc.constraints.points import features_of_points, search
 from mlxc.constraints.subject import Subject
-from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.reference.benchmark import make_system
 from mlxc.units import KCAL
@@ -32,16 +31,15 @@ def doubled(features: Features, spin: int) -> Features:
 
 
 def _scaling(subject: Subject, quick: bool) -> Finding:
+    exchange_apart(subject)
+
     def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
         f = features_of_points(subject.mixed, x)
         whole = subject.functional.parts(f)[0]
         halves = torch.stack([subject.functional.parts(doubled(f, s))[0] for s in (0, 1)])
         return (whole - halves.sum(0) / 2).abs() / (1e-30 + halves.abs().sum(0) / 2)
 
-    try:
-        return search(violation, quick)
-    except InputError as why:
-        raise NotApplicable(str(why)) from None
+    return search(violation, quick)
 
 
 def _swap(subject: Subject, quick: bool) -> Finding:

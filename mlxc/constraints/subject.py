@@ -90,7 +90,7 @@ class Subject:
         self.functional: Functional = found or LibxcFunctional(str(xc))
         self.xc = found or xc
         self.name = self.functional.name
-        self._energies: dict[tuple[str, str], float] = {}
+        self._solved: dict[tuple[str, str, bool], tuple[float, float]] = {}
 
     @property
     def mixed(self) -> Mixed:
@@ -148,8 +148,16 @@ class Subject:
 
         With `symmetry` orbitals keep that of the molecule, and with it electrons that two far atoms share.
         """
-        key = (system.key, basis)
-        if key not in self._energies:
+        return self._known(system, basis, symmetry)[0]
+
+    def highest_orbital(self, system: System, basis: str) -> float:
+        """Energy of the highest occupied orbital of the same calculation, Eh."""
+        return self._known(system, basis, False)[1]
+
+    def _known(self, system: System, basis: str, symmetry: bool) -> tuple[float, float]:
+        key = (system.key, basis, symmetry)
+        if key not in self._solved:
             mf = self.solve(system.mole(basis, symmetry), system.occupations)
-            self._energies[key] = float(mf.e_tot) if mf.converged else np.nan
-        return self._energies[key]
+            orbitals = np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0]
+            self._solved[key] = (float(mf.e_tot), float(orbitals.max())) if mf.converged else (np.nan, np.nan)
+        return self._solved[key]

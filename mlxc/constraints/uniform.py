@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlxc.analytic import LDA_X, Total, pw92
-from mlxc.constraints.condition import Condition, Curve, Finding, worst
-from mlxc.constraints.points import features_of_points, uniform_exchange, uniform_gas
+from mlxc.analytic import Total, pw92
+from mlxc.constraints.condition import Condition, Curve, Finding, exchange_apart, worst
+from mlxc.constraints.points import features_of_points, slater, uniform_exchange, uniform_gas
 from mlxc.constraints.subject import Subject
 from mlxc.features import Features
 
@@ -43,10 +43,11 @@ def _exchange_enhancement(subject: Subject, s: float, alpha: float) -> float:
     x |= {"y_a": np.array([1 + MU * s**2]), "y_b": np.array([1 + MU * s**2])}
     f = features_of_points(subject.mixed, x)
     with torch.no_grad():
-        return float(subject.functional.parts(f)[0] / (LDA_X * f.total_rho ** (4 / 3)))
+        return float(subject.functional.parts(f)[0] / slater(f))
 
 
 def _gradient(subject: Subject, quick: bool) -> Finding:
+    exchange_apart(subject)
     by_s = (_exchange_enhancement(subject, STEP, 1.0) - _exchange_enhancement(subject, 0.0, 1.0)) / STEP**2
     by_alpha = (_exchange_enhancement(subject, 0.0, 1 + STEP**2) - _exchange_enhancement(subject, 0.0, 1 - STEP**2)) / (
         2 * STEP**2

@@ -264,8 +264,8 @@ def _selected(rows: list[Reaction], systems: dict[str, System], settings: Data) 
     for name in settings.sets.keys() - {r.set for r in found}:
         roles = ", ".join(sorted({r.role for r in rows if r.set == name}))
         raise InputError(
-            f"{name} has no rows of role {settings.role!r} with at most max_heavy = {settings.max_heavy} heavy atoms of "
-            f"the elements that training knows; its roles are {roles}: change role or max_heavy, or leave the set out"
+            f"{name} has no rows of role {settings.role!r} with at most max_heavy = {settings.max_heavy} heavy atoms, "
+            f"all of elements that training knows; its roles are {roles}: change role or max_heavy, or leave it out"
         )
     return found
 
