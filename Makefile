@@ -8,8 +8,9 @@ INSTALLED := $(VENV)/.installed
 run: $(INSTALLED)
 	$(BIN)/mlxc run examples/water.xyz
 
+# One process for each core: the threads of PySCF wait for each other most of the time in molecules this small.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
