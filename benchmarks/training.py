@@ -1,6 +1,6 @@
 """What training costs: time and memory of both phases, and how they grow with molecules and grid points.
 
-    python benchmarks/training.py [--work FOLDER] [--out FILE.json]
+    OMP_NUM_THREADS=1 python benchmarks/training.py [--work FOLDER] [--out FILE.json]
 
 Molecules of ASE's g2 collection in def2-SVP, their atomization energies as data; a neural local hybrid of 16 x 2 units.
 Fixed phase: the time to make and condense the features of one molecule, and that of one evaluation of the objective
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training.json"))
     args = parser.parse_args()
     record = {
-        "command": "python benchmarks/training.py",
+        "command": "OMP_NUM_THREADS=1 python benchmarks/training.py",
         "machine": platform.machine(),
         "threads": lib.num_threads(),
         "pyscf": pyscf.__version__,
