@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pyscf import gto
 from pyscf.data.nist import BOHR
 
 from mlxc.analytic import LDA_X, PBE, Channel, SlaterPW92, Total
 from mlxc.cli import main
-from mlxc.constraints import check, self_interaction
+from mlxc.constraints import check, numerics, self_interaction
 from mlxc.constraints.condition import Condition, Finding
 from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW
 from mlxc.constraints.points import features_of_points, search, uniform_exchange
@@ -318,6 +319,20 @@ def test_hydrogen_atoms_of_the_literature():
     for xc, error in (("b3lyp", -1.53), ("pbe0", -0.81), ("r2scan0", -0.06)):
         mf = Subject(xc).solve(one_electron("H").mol)
         assert (mf.e_tot + 0.5) * KCAL == pytest.approx(error, abs=0.06)
+
+
+def test_systems_that_only_full_checks_look_at_can_be_built():
+    for atoms, charge, spin in numerics.CYCLES.values():
+        assert gto.M(atom=atoms, charge=charge, spin=spin, basis="sto-3g", verbose=0).spin == spin
+
+
+def test_a_calculation_that_breaks_off_is_not_measured():
+    def measure(subject, quick):
+        raise RuntimeError("no convergence of anything")
+
+    outcome = Condition("broken", "spin", "a < b", "nobody", "by hand", "eV", 0.1, measure).check(Subject("pbe"))
+    assert outcome["status"] == "not measured"
+    assert "no convergence of anything" in outcome["remark"]
 
 
 def test_unconverged_calculations_are_not_measured(monkeypatch):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mlxc.constraints.subject import Subject
 
 
@@ -40,6 +42,8 @@ class NotApplicable(Exception):
     """Why a condition says nothing about a functional."""
 
 
+#: What a calculation can break off with; the other conditions of a long check shall not be lost.
+BREAKS = (ArithmeticError, RuntimeError, ValueError, np.linalg.LinAlgError)
 Measure = Callable[[Subject, bool], Finding]
 
 
@@ -71,6 +75,8 @@ class Condition:
             status = ("pass" if finding.violation <= self.tolerance else "fail") if known else "not measured"
         except NotApplicable as why:
             finding, status = Finding(math.nan, remark=str(why)), "not applicable"
+        except BREAKS as err:
+            finding, status = Finding(math.nan, remark=f"broke off: {err!r}"), "not measured"
         return self._outcome(status, finding, self.name in subject.functional.built_in)
 
     def unasked(self) -> dict[str, Any]:

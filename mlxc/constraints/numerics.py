@@ -15,18 +15,18 @@ from mlxc.constraints.systems import AMIDOGEN, BASIS, WATER, mole
 from mlxc.features import Features
 from mlxc.units import KCAL
 
-#: Molecules for cycles: symbols, coordinates in Angstrom as PySCF reads them, unpaired electrons.
+#: Molecules for cycles: symbols and coordinates in Angstrom as PySCF reads them, charge, unpaired electrons.
 CYCLES = {
-    "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0),
-    "O": ("O 0 0 0", 2),
-    "C": ("C 0 0 0", 2),
-    "NO": ("N 0 0 0; O 0 0 1.151", 1),
-    "O2": ("O 0 0 0; O 0 0 1.208", 2),
-    "CN-": ("C 0 0 0; N 0 0 1.177", 0),
-    "F2": ("F 0 0 0; F 0 0 1.412", 0),
-    "O3": ("O 0 0 0; O 0 1.087 0.667; O 0 -1.087 0.667", 0),
-    "LiF 4 A": ("Li 0 0 0; F 0 0 4.0", 0),
-    "N2 2 A": ("N 0 0 0; N 0 0 2.0", 0),
+    "H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", 0, 0),
+    "O": ("O 0 0 0", 0, 2),
+    "C": ("C 0 0 0", 0, 2),
+    "NO": ("N 0 0 0; O 0 0 1.151", 0, 1),
+    "O2": ("O 0 0 0; O 0 0 1.208", 0, 2),
+    "CN-": ("C 0 0 0; N 0 0 1.177", -1, 0),
+    "F2": ("F 0 0 0; F 0 0 1.412", 0, 0),
+    "O3": ("O 0 0 0; O 0 1.087 0.667; O 0 -1.087 0.667", 0, 0),
+    "LiF 4 A": ("Li 0 0 0; F 0 0 4.0", 0, 0),
+    "N2 2 A": ("N 0 0 0; N 0 0 2.0", 0, 0),
 }
 QUICK_CYCLES = ("H2O", "O", "NO")
 #: Random inputs, with --quick, and at a time; exponents of ten of their densities and reduced variables.
@@ -59,10 +59,10 @@ def _radial(subject: Subject, quick: bool) -> Finding:
 
 def _cycles(subject: Subject, quick: bool) -> Finding:
     counts = {}
-    for name, (atoms, spin) in CYCLES.items():
+    for name, (atoms, charge, spin) in CYCLES.items():
         if quick and name not in QUICK_CYCLES:
             continue
-        mf = subject.unsolved(gto.M(atom=atoms, spin=spin, basis=BASIS, verbose=0))
+        mf = subject.unsolved(gto.M(atom=atoms, charge=charge, spin=spin, basis=BASIS, verbose=0))
         mf.kernel()
         counts[name] = float(mf.cycles) if mf.converged else np.inf
     failed = [name for name, n in counts.items() if not np.isfinite(n)]
