@@ -19,18 +19,31 @@ class FixedOccupations:
 
     The orbitals of each spin are occupied in the order of their energies by `occupations`, two sequences of numbers
     between 0 and 1, whatever the molecule's own number of electrons.
+
+    held  orbitals (2, nao, nmo) and occupations (2, nmo) of the iteration before, where the occupations are to follow
+          the orbitals instead: the order of nearly degenerate ones, some of them partly occupied and some empty, may
+          change from iteration to iteration without end
     """
 
     __name_mixin__ = "FixedOccupations"
-    _keys = frozenset({"occupations"})
+    _keys = frozenset({"occupations", "held"})
     occupations: tuple[np.ndarray, np.ndarray]
+    held: tuple[np.ndarray, np.ndarray] | None = None
 
     def get_occ(self, mo_energy: Any = None, mo_coeff: Any = None) -> np.ndarray:
         """Occupation numbers (2, nmo) of orbitals with energies (2, nmo)."""
         energies = self.mo_energy if mo_energy is None else mo_energy  # type: ignore[attr-defined]
+        orbitals = self.mo_coeff if mo_coeff is None else mo_coeff  # type: ignore[attr-defined]
         out = np.zeros_like(np.asarray(energies))
-        for row, e, n in zip(out, energies, self.occupations, strict=True):
-            row[np.argsort(e, kind="stable")[: len(n)]] = n
+        if self.held is None:
+            for row, e, n in zip(out, energies, self.occupations, strict=True):
+                row[np.argsort(e, kind="stable")[: len(n)]] = n
+            return out
+        overlap = self.get_ovlp()  # type: ignore[attr-defined]
+        for row, c, c_before, n_before, n in zip(out, orbitals, *self.held, self.occupations, strict=True):
+            share = n_before @ (c_before.T @ overlap @ c) ** 2  # of the former occupation in each orbital
+            row[np.argsort(-share, kind="stable")[: len(n)]] = np.sort(n)[::-1]
+        self.held = np.array(orbitals), out
         return out
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:

@@ -258,7 +258,7 @@ def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Funct
 def converge(mf: Any, dm0: Any = None) -> Any:
     """Run an SCF; where DIIS fails, go on from its orbitals with PySCF's second-order solver.
 
-    Fixed occupations, which that solver does not know, are tried again with a level shift.
+    Fixed occupations, which that solver does not know, are tried again with a level shift and held to their orbitals.
     Returns the object that holds the result: `mf`, or an equal one from the second-order solver.
     Its `converged` says whether it worked.
     """
@@ -271,10 +271,14 @@ def converge(mf: Any, dm0: Any = None) -> Any:
 
 
 def shifted(mf: Any) -> Any:
-    """Go on from the orbitals of `mf` with a level shift; returns it."""
-    shift, mf.level_shift = mf.level_shift, LEVEL_SHIFT
+    """Go on from the orbitals of `mf`, with fixed occupations that follow them, with a level shift; returns it.
+
+    Occupations that follow are those of the maximum overlap method (Gilbert, Besley, Gill, J. Phys. Chem. A 112, 13164
+    (2008)).
+    """
+    shift, mf.level_shift, mf.held = mf.level_shift, LEVEL_SHIFT, (mf.mo_coeff, mf.mo_occ)
     mf.kernel(mf.make_rdm1())
-    mf.level_shift = shift
+    mf.level_shift, mf.held = shift, None
     return mf
 
 

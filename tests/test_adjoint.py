@@ -9,7 +9,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import mlxc
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
-from mlxc.scf import fractional
+from mlxc.scf import converge, fractional
 from mlxc.train.adjoint import energy_gradient, response_gradient
 
 SYSTEMS = {
@@ -128,3 +128,22 @@ def test_fixed_occupations_refuse_what_knows_whole_electrons_only():
     for method in (mf.newton, mf.stability, mf.TDA, mf.nuc_grad_method):
         with pytest.raises(InputError, match="fixed occupations"):
             method()
+
+
+def test_occupations_that_follow_degenerate_orbitals():
+    """By order of energies the half-filled p orbital of carbon and the empty one change places again and again."""
+    carbon = gto.M(atom="C", spin=2, basis="def2-svp", verbose=0)
+
+    def solved(share):
+        mf = fractional(carbon, ([1, 1, 1, share], [1, 1]), "lda,pw").set(conv_tol=1e-11)
+        assert not mf.run().converged
+        mf = converge(fractional(carbon, ([1, 1, 1, share], [1, 1]), "lda,pw").set(conv_tol=1e-11))
+        assert mf.converged
+        assert mf.held is None
+        return mf
+
+    half, more, less = map(solved, (0.5, 0.51, 0.49))
+    occupied = half.mo_energy[0][half.mo_occ[0] == 0.5]
+    assert half.mo_energy[0][half.mo_occ[0] == 0].min() == pytest.approx(float(occupied), abs=0.02)
+    # Janak, Phys. Rev. B 18, 7165 (1978): dE/dn is the energy of the orbital.
+    assert (more.e_tot - less.e_tot) / 0.02 == pytest.approx(float(occupied), abs=1e-4)
