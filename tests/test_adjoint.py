@@ -143,7 +143,7 @@ def test_occupations_that_follow_degenerate_orbitals():
         return mf
 
     half, more, less = map(solved, (0.5, 0.51, 0.49))
-    occupied = half.mo_energy[0][half.mo_occ[0] == 0.5]
+    occupied = half.mo_energy[0][half.mo_occ[0] == 0.5][0]
     assert half.mo_energy[0][half.mo_occ[0] == 0].min() == pytest.approx(float(occupied), abs=0.02)
     # Janak, Phys. Rev. B 18, 7165 (1978): dE/dn is the energy of the orbital.
     assert (more.e_tot - less.e_tot) / 0.02 == pytest.approx(float(occupied), abs=1e-4)

@@ -42,13 +42,16 @@ class Density:
     auxbasis: Any = None
 
 
-def on_grid(name: str, mol: gto.Mole, dms: np.ndarray, level: int = LEVEL, auxbasis: Any = None) -> Density:
-    """The density of spin density matrices (2, nao, nao) on PySCF's grid of this level."""
+def on_grid(
+    name: str, mol: gto.Mole, dms: np.ndarray, level: int = LEVEL, auxbasis: Any = None, coulomb: float | None = None
+) -> Density:
+    """The density of spin density matrices (2, nao, nao) on PySCF's grid of this level; `coulomb` where it is known."""
     grids = dft.gen_grid.Grids(mol)
     grids.level = level
     grids.build()
-    total = dms.sum(0)
-    coulomb = 0.5 * float(np.einsum("mn,mn->", scf.hf.get_jk(mol, total, with_k=False)[0], total))
+    if coulomb is None:
+        total = dms.sum(0)
+        coulomb = 0.5 * float(np.einsum("mn,mn->", scf.hf.get_jk(mol, total, with_k=False)[0], total))
     return Density(name, mol, grids.coords, np.asarray(grids.weights), dms, coulomb, auxbasis)
 
 
@@ -56,7 +59,7 @@ def on_grid(name: str, mol: gto.Mole, dms: np.ndarray, level: int = LEVEL, auxba
 def one_electron(name: str) -> Density:
     """The exact density of one of the shipped systems of one electron."""
     reference = shipped.load("one_electron")[name]
-    return on_grid(name, reference.mole(), np.asarray(reference.dm1))
+    return on_grid(name, reference.mole(), np.asarray(reference.dm1), coulomb=reference.energies["coulomb"])
 
 
 @cache
@@ -77,6 +80,13 @@ def _semilocal(density: Density) -> Features:
 @cache
 def _exchange(density: Density, omega: float) -> torch.Tensor:
     return exchange_at(density.mol, density.coords, torch.from_numpy(density.dms), omega)
+
+
+@cache
+def _exchange_energy(density: Density, omega: float) -> float:
+    """Exact exchange energy with erf(omega r) / r, or 1 / r where omega is 0, Eh."""
+    k = scf.hf.get_jk(density.mol, density.dms, with_j=False, omega=omega or None)[1]
+    return -0.5 * float(np.einsum("smn,smn->", k, density.dms))
 
 
 class Subject:
@@ -126,7 +136,13 @@ class Subject:
         if density.auxbasis and self.functional.exx_omega is not None:
             mf = mf.density_fit(density.auxbasis)
         mf.grids.level = LEVEL
-        return float(mf.get_veff(dm=density.dms).exc)
+        mf.initialize_grids(density.mol, density.dms)
+        energy = float(mf._numint.nr_uks(density.mol, mf.grids, mf.xc, density.dms)[1])
+        if self.with_nonlocal:
+            energy += float(mf._numint.nr_nlc_vxc(density.mol, mf.nlcgrids, mf.xc, density.dms.sum(0))[1])
+        if isinstance(self.functional, LibxcFunctional):  # the integrals of local hybrids are part of nr_uks
+            energy += sum(c * _exchange_energy(density, omega) for omega, c in self.mixed)
+        return energy
 
     def solve(self, mol: gto.Mole, occupations: Any = None, level: int = LEVEL, **settings: Any) -> Any:
         """A calculation that has been carried to convergence as far as mlxc can: look at its `converged`."""
