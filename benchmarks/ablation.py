@@ -7,7 +7,7 @@ references, conditions for the atoms H to Ne.  Judged, self-consistent in def2-T
 training has not seen: the dev rows of DEV_SETS with a molecule whose graph is not among those trained on (kcal/mol),
 densities and dipoles of the other references (int |n - n_ref| / N; Debye), 2 E(N - 1/2) - E(N) - E(N - 1) and
 fractional spins of the atoms Na to Ar (kcal/mol), and SCF calculations that fail.  An interrupted run goes on where it
-was.
+was; of a run that is complete remove FILE.json to repeat it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,11 @@ def main() -> None:
         "torch": torch.__version__,
         "stages": {},
     }
+    if args.out.exists() and (known := json.loads(args.out.read_text()))["command"] == record["command"]:
+        record = known
     for k, (title, (losses, through_scf)) in enumerate(STAGES.items()):
+        if title in record["stages"]:
+            continue
         config, out = args.work / f"stage{k}.toml", args.work / f"stage{k}"
         config.write_text(configuration(f"stage{k}", losses, through_scf, args))
         train(config, out, resume=checkpoint.exists(out))

@@ -99,8 +99,10 @@ def _reference_verify(args: argparse.Namespace) -> int:
 
     paths = [_reference_file(args.file)] if args.file else map(shipped.path_of, shipped.manifest())
     for path in paths:
-        number = verify(path, lambda name: print(".", end="", flush=True, file=sys.stderr))
-        print(file=sys.stderr)
+        try:
+            number = verify(path, lambda name: print(".", end="", flush=True, file=sys.stderr))
+        finally:
+            print(file=sys.stderr)
         print(f"{path}: {number} systems, all as they were written, densities and what follows from them agree")
     return 0
 

@@ -96,12 +96,16 @@ def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = N
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # advice on further packages with bases
-            return gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
+            mol = gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
     except AssertionError as err:
         raise InputError(f"--spin {spin} unpaired electrons are more than the core potentials leave") from err
     except (BasisNotFoundError, KeyError, RuntimeError) as err:
         elements = ", ".join(sorted({symbol for symbol, _ in atoms}))
         raise InputError(f"basis {basis!r} is unknown or lacks one of {elements}: {err}") from err
+    without = sorted({symbol for symbol, _ in atoms if not mol._basis.get(symbol)})  # of which PySCF warns only
+    if without:
+        raise InputError(f"basis {basis!r} has nothing for {', '.join(without)}: name one for them, or a default")
+    return mol
 
 
 def _ecp(atoms: list, basis: Any) -> dict[str, str]:

@@ -10,6 +10,9 @@ from pyscf import gto
 
 from mlxc.errors import InputError
 
+#: An orbital may lie so much (Eh) above one with fewer electrons: the splitting of a degenerate shell that is partly
+#: occupied, of the size of an orbital's self-interaction.
+DISORDER = 0.1
 #: Level shift (Eh) with which an SCF that has not converged is tried again.
 LEVEL_SHIFT = 0.3
 
@@ -45,6 +48,14 @@ class FixedOccupations:
             row[np.argsort(-share, kind="stable")[: len(n)]] = np.sort(n)[::-1]
         self.held = np.array(orbitals), out
         return out
+
+    def disorder(self) -> float:
+        """How far (Eh) an orbital lies above one of its spin that has fewer electrons and was to lie above it."""
+        found = 0.0
+        for e, n, given in zip(self.mo_energy, self.mo_occ, self.occupations, strict=True):  # type: ignore[attr-defined]
+            if (np.diff(given) <= 0).all():  # holes are asked for
+                found = max(found, float(np.max((e[:, None] - e)[n[:, None] > n], initial=0.0)))
+        return found
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's methods that know of whole electrons only."""

@@ -20,7 +20,7 @@ from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
-from mlxc.occupations import LEVEL_SHIFT, FixedOccupations, checked_occupations
+from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -246,7 +246,8 @@ def KS(mol: Any, xc: str | Functional = "default") -> Any:
 def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Functional = "default") -> Any:
     """A PySCF UKS object whose orbitals are occupied as `occupations` says: ([1, 1, 0.5], [1, 1]) for spin up and down.
 
-    Within each spin the orbitals are occupied in the order of their energies.  The molecule's own charge and spin have
+    Within each spin the orbitals are occupied in the order of their energies, nearly degenerate ones in any order after
+    `converge`.  The molecule's own charge and spin have
     no effect but on the initial guess.  Energies, densities, orbitals and `gen_response` are available, with
     `.density_fit()` as well.  Raises InputError for occupations that are not between 0 and 1, and as `attach`.
     """
@@ -274,11 +275,11 @@ def shifted(mf: Any) -> Any:
     """Go on from the orbitals of `mf`, with fixed occupations that follow them, with a level shift; returns it.
 
     Occupations that follow are those of the maximum overlap method (Gilbert, Besley, Gill, J. Phys. Chem. A 112, 13164
-    (2008)).
+    (2008)), which may end in an excited state: that does not count as converged.
     """
-    shift, mf.level_shift, mf.held = mf.level_shift, LEVEL_SHIFT, (mf.mo_coeff, mf.mo_occ)
-    mf.kernel(mf.make_rdm1())
-    mf.level_shift, mf.held = shift, None
+    with lib.temporary_env(mf, level_shift=LEVEL_SHIFT, held=(mf.mo_coeff, mf.mo_occ)):
+        mf.kernel(mf.make_rdm1())
+    mf.converged = mf.converged and mf.disorder() < DISORDER
     return mf
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import mlxc
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
-from mlxc.scf import converge, fractional
+from mlxc.scf import converge, fractional, shifted
 from mlxc.train.adjoint import energy_gradient, response_gradient
 
 SYSTEMS = {
@@ -147,3 +147,16 @@ def test_occupations_that_follow_degenerate_orbitals():
     assert half.mo_energy[0][half.mo_occ[0] == 0].min() == pytest.approx(float(occupied), abs=0.02)
     # Janak, Phys. Rev. B 18, 7165 (1978): dE/dn is the energy of the orbital.
     assert (more.e_tot - less.e_tot) / 0.02 == pytest.approx(float(occupied), abs=1e-4)
+
+
+def test_an_excited_state_of_fixed_occupations_does_not_count():
+    """Held to them, the electron of H stays in 2s; a hole that is asked for is no disorder."""
+    hydrogen = gto.M(atom="H", spin=1, basis="6-31g", verbose=0)
+    mf = fractional(hydrogen, ([1], []), "hf").run()
+    assert mf.disorder() == 0
+    mf.mo_occ = mf.mo_occ[:, ::-1]
+    assert not shifted(mf).converged
+    assert mf.disorder() > 0.3
+    hole = fractional(hydrogen, ([0, 1], []), "hf").run()
+    assert hole.converged
+    assert hole.disorder() == 0

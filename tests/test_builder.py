@@ -239,6 +239,34 @@ def test_no_scheduler_is_an_input_error(recipe, tmp_path, capfd):
     assert "no Dask scheduler at nonsense" in capfd.readouterr().err
 
 
+def test_what_a_file_holds_and_whether_it_is_sound(recipe, tmp_path, capsys):
+    hydride = '[[system]]\nname = "H-"\natoms = "H"\ncharge = -1\n'
+    recipe.write_text(RECIPE.split("[[system]]")[0] + '[[system]]\nname = "H"\n' + hydride)
+    library = [build_system(t) for t in read_recipe(recipe).tasks]
+    path = tmp_path / "out.h5"
+    write(path, library, "two")
+    assert main(["reference", "info", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:3] == ["H", "0", "1"]
+    assert lines[3].split()[:3] == ["H-", "-1", "0"]
+    assert lines[3].split()[-2:] == ["-", "-"]  # no dipole of an ion, no T1 of full CI
+    assert main(["reference", "verify", str(path)]) == 0
+    assert capsys.readouterr().err == "..\n"
+    write(path, [replace(library[0], dipole=library[0].dipole + 1)], "wrong")
+    assert main(["reference", "verify", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(".\nmlxc: error: ")
+
+
+def test_places_and_limits_that_cannot_be(recipe, tmp_path, capsys):
+    (tmp_path / "out.h5.parts").write_text("in the way")
+    assert main(["reference", "build", str(recipe), "--out", str(tmp_path / "out.h5")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    for limit in ("-5", "0", "nan", "much"):
+        with pytest.raises(SystemExit):
+            main(["reference", "build", str(recipe), "--out", str(tmp_path / "out.h5"), "--max-memory", limit])
+        assert "not a positive number of MB" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_killed_builds_lose_only_what_was_in_work(recipe, tmp_path, rng):
     recipe.write_text(RECIPE.replace("6-31g", "aug-cc-pvqz"))  # a second or more for each system

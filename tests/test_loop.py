@@ -249,7 +249,7 @@ def test_two_processes_train_as_one(folder, tmp_path, one_thread):
         (("adam = 3\nlbfgs = 100", ""), "neither"),
         (('{"W4-17" = 1.0}', '{"W4-17" = 0.0}'), "no set has a weight"),
         (('basis = "def2-svp"', 'basis = "def2-svp"\nrole = "dev"'), "W4-17 has no rows of role 'dev'"),
-        (("rate = 1e-3", "rate = 1e-3\nlast_rate = 2.0"), "last_rate"),
+        (("rate = 1e-3", "rate = 1e-3\nlast_rate = 2.0"), "last_rate = 2.0 is not above 0"),
         (("reactions = 1", ""), "need each other"),
         (('folder = "bench"', ""), "sets are those of a folder"),
         (('{"W4-17" = 1.0}', '{"W4-17" = 1.0, "W4-71" = 1.0}'), "no set W4-71"),
@@ -265,6 +265,11 @@ def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, messa
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_learning_rate_falls():
+    phase = Phase("fixed", adam=100, rate=0.01, last_rate=0.3)
+    assert [loop.learning_rate(phase, k) for k in (0, 50, 100)] == pytest.approx([0.01, 0.0065, 0.003])
 
 
 def test_batches_see_everything_once(folder):

@@ -289,6 +289,8 @@ def test_fractional_spin_keeps_energy_and_density(library):
         (('basis = "6-31g"', 'basis = "6-31g"\nfrozen_core = "yes"'), "not a bool"),
         (('description = "test"', 'energy = "x"'), "not a dict"),
         (("[0.7, 1.5]", "[]"), "is empty"),
+        (('basis = "6-31g"', "basis = {Li = 6}"), "neither a name nor a table"),
+        (("[[system]]", '[energy]\nmethod = "HF"\nbases = [["6-31g"]]\n[[system]]'), "neither a name nor a table"),
         (("[[system]]", '[energy]\nmethod = "HF"\nbases = "6-31g"\n[[system]]'), "not a list"),
         (("[[system]]", '[energy]\nmethod = "HF"\nbases = ["6-31g"]\ncardinal = "3"\n[[system]]'), "not a int"),
         (("[[system]]", '[energy]\nmethod = "HF"\nbases = ["6-31g"]\ncardinal = 1\n[[system]]'), "smaller basis"),
@@ -317,6 +319,7 @@ def test_systems_that_are_no_tables_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (('basis = "6-31g"', 'basis = {Li = "6-31g"}'), "H2 R=0.7: basis .* has nothing for H"),
         (("[0.7,", "[0.01,"), "H2 R=0.01: atoms 1 and 2 lie on top"),
         (('method = "CCSD"\nbasis = "6-31g"', 'method = "CCSD"\nbasis = "6-32g"'), "Li: basis '6-32g' is unknown"),
         (('atoms = "Li"', 'atoms = "U"'), "Li[+]: basis '6-31g' is unknown or lacks one of U"),
@@ -331,5 +334,13 @@ def test_systems_that_are_no_tables_are_refused(tmp_path):
 def test_what_cannot_be_computed_is_known_before(tmp_path, change, message):
     path = tmp_path / "r.toml"
     path.write_text(RECIPE.replace(*change, 1))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"none was started: {message}"):
         build(read_recipe(path), tmp_path / "out.h5")
+
+
+def test_bases_without_a_core_basis_need_one_only_where_there_are_cores(tmp_path):
+    energy = '[energy]\nmethod = "CCSD"\nbases = ["6-31g"]\nfrozen_core = true\ncore_basis = "cc-pcvdz"\n[[system]]'
+    path = tmp_path / "r.toml"
+    path.write_text(RECIPE.replace("[[system]]", energy, 1))
+    faults = {t.name: t.fault() for t in read_recipe(path).tasks}
+    assert faults == {"Li": "", "Li+": "", "H2 R=0.7": "", "H2 R=1.5": ""}  # cc-pCVDZ has no H

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -28,19 +30,22 @@ TWO_ELECTRONS = 1.174
 SINGLETS = ("He", "Be2+", "H2 R=0.7414", "H2 R=2.0", "HeH+ R=0.774")
 
 
-def _sign(part: int) -> Measure:
+def _sign(part: int, apart: Callable[[Subject], None]) -> Measure:
     def measure(subject: Subject, quick: bool) -> Finding:
-        (exchange_apart, correlation_apart)[part](subject)
+        apart(subject)
         return worst({d.name: subject.integrals(d)[part] for d in densities(quick)}, 0.0)
 
     return measure
 
 
-def _local_sign(part: int) -> Measure:
+def _exchange_at_points(subject: Subject) -> None:
+    exchange_apart(subject)
+    semilocal(subject)
+
+
+def _local_sign(part: int, apart: Callable[[Subject], None]) -> Measure:
     def measure(subject: Subject, quick: bool) -> Finding:
-        (exchange_apart, correlation_apart)[part](subject)
-        if part == 0:
-            semilocal(subject)
+        apart(subject)
 
         def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
             f = features_of_points(subject.mixed, x)
@@ -83,8 +88,7 @@ def _monotonic(subject: Subject, quick: bool) -> Finding:
 
 
 def _two_electron_bound(subject: Subject, quick: bool) -> Finding:
-    semilocal(subject)
-    exchange_apart(subject)
+    _exchange_at_points(subject)
 
     def violation(x: dict[str, np.ndarray]) -> torch.Tensor:
         f = features_of_points(subject.mixed, x | {"s_b": x["s_a"]})
@@ -102,13 +106,13 @@ def _two_electron_exchange(subject: Subject, quick: bool) -> Finding:
 _BURKE = "Pederson, Burke, J. Chem. Phys. 159, 214113 (2023): sufficient, not necessary"
 CONDITIONS = (
     Condition("exchange is negative", "bounds", "E_x[n] <= 0", "definition", "the densities of `scaling`; largest E_x",
-              "Eh", 0.0, _sign(0)),
+              "Eh", 0.0, _sign(0, exchange_apart)),
     Condition("correlation is not positive", "bounds", "E_c[n] <= 0", "definition",
-              "the densities of `scaling`; largest E_c", "Eh", 0.0, _sign(1)),
+              "the densities of `scaling`; largest E_c", "Eh", 0.0, _sign(1, correlation_apart)),
     Condition("exchange is negative at every point", "bounds", "e_x <= 0", _BURKE,
-              "largest e_x over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(0)),
+              "largest e_x over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(0, _exchange_at_points)),
     Condition("correlation is not positive at every point", "bounds", "e_c <= 0", _BURKE,
-              "largest e_c over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(1)),
+              "largest e_c over |e_x| of the uniform gas at any point", "", 1e-9, _local_sign(1, correlation_apart)),
     Condition("correlation scales at every point", "bounds", "dF_c/dr_s >= 0 at fixed s, alpha, zeta; F_c = e_c / e_x",
               _BURKE, "most negative slope of F_c over ln r_s at any point", "", 1e-6, _monotonic),
     Condition("Lieb-Oxford", "bounds", f"E_xc >= -{LIEB_OXFORD} int n^(4/3)",

@@ -96,7 +96,7 @@ class Outcomes:
         outcome["wall_s"] = round(time.perf_counter() - began, 2)
         self.wall_s += outcome["wall_s"]
         self._found[condition.name] = outcome
-        if self.folder:
+        if self.folder and outcome["status"] != "not measured":  # which may be mended, and is tried again
             write_atomic(self._path(condition), json.dumps({"of": self.identity, "outcome": outcome}) + "\n")
 
     def has(self, condition: Condition) -> bool:

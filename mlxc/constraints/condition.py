@@ -107,7 +107,7 @@ def worst(cases: dict[str, float], limit: float | None = None, **more: Any) -> F
     found = {name: float(v) for name, v in cases.items()}
     unknown = [name for name, v in found.items() if not math.isfinite(v)]
     if unknown:
-        more["remark"] = f"the SCF did not converge: {', '.join(unknown)}"
+        more["remark"] = f"no number for {', '.join(unknown)}: an SCF that does not converge, or a functional's nan"
         return Finding(math.nan, tuple(found.items()), **more)
     largest = max(map(abs, found.values())) if limit is None else max(0.0, max(found.values()) - limit)
     return Finding(largest, tuple(found.items()), **more)

@@ -35,7 +35,7 @@ def table(path: Path) -> str:
         if "triples_virtuals" in r.diagnostics:
             shown += f" ~{r.diagnostics['triples_virtuals']:.0f}"
         lines.append(f"{line} {r.dm1.shape[1]:4d} {best} {norm} {shown}")
-    lines.append("- dipoles of ions depend on the origin; T1 is of coupled cluster with two active electrons or more")
+    lines.append("- not there: dipoles of ions depend on the origin, T1 needs two active electrons and coupled cluster")
     lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
     lines.append("~ triples change the density in so many natural virtual orbitals only, for want of memory")
     return "\n".join(lines)

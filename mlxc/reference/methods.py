@@ -62,8 +62,8 @@ def check_possible(mol: gto.Mole, method: str, frozen_core: bool) -> int:
         size = np.prod([fci.cistring.num_strings(orbitals, n) for n in electrons], dtype=float)
         if size > DETERMINANTS:
             raise InputError(
-                f"full CI of {electrons} electrons in {orbitals} orbitals has {size:.1e} determinants: at most "
-                f"{DETERMINANTS:.0e} are possible"
+                f"full CI of {electrons} electrons in {orbitals} orbitals has {size:.1e} determinants, and "
+                f"{DETERMINANTS:.0e} are possible: take CCSD(T) or a smaller basis"
             )
     return core
 

@@ -116,6 +116,14 @@ def _tasks(row: dict[str, Any], recipe: dict[str, Any], path: Path) -> list[Task
         raise InputError(f"{path}: core_basis is for energies with frozen_core = true")
     if "basis" not in density or (energy and not 1 <= len(energy.get("bases", ())) <= 1 + ("cardinal" in energy)):
         raise InputError(f"{path}: [density] needs a basis, and [energy] bases: one, or two and the cardinal number")
+    for basis in (
+        density["basis"],
+        *energy.get("bases", ()),
+        *([energy["core_basis"]] if "core_basis" in energy else ()),
+    ):
+        names = list(basis.values()) if isinstance(basis, dict) else [basis]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise InputError(f"{path}: basis {basis!r} is neither a name nor a table of names by element")
     if energy.get("cardinal", 2) < 2:
         raise InputError(f"{path}: cardinal = {energy['cardinal']}: that of the smaller basis, 2 for double zeta")
     optimize = row.get("optimize", recipe.get("optimize", ""))

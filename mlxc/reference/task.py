@@ -13,7 +13,7 @@ from pyscf import gto
 from mlxc import models
 from mlxc.errors import InputError
 from mlxc.geometry import coinciding, count_electrons, make_mole
-from mlxc.reference.methods import check_possible
+from mlxc.reference.methods import check_possible, core_orbitals
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class Task:
         atoms = zip(self.symbols, map(tuple, self.coords if coords is None else coords), strict=True)
         mol = make_mole(atoms, basis, self.charge, self.spin)
         if mol.has_ecp():
-            raise InputError(f"{basis} has core potentials, which the files of references do not hold")
+            raise InputError(
+                f"{basis} has core potentials, which the files of references do not hold: take one for all electrons"
+            )
         return mol
 
     def fault(self) -> str:
@@ -80,10 +82,12 @@ class Task:
         if self.optimize:
             xc, basis = self.optimize.split("/")
             if models.resolve(xc) is not None:
-                raise InputError(f"geometries are optimised with functionals of libxc, not with {xc}")
+                raise InputError(
+                    f"geometries are optimised with functionals of libxc, b3lyp for example, not with {xc}"
+                )
             self.mole(basis)
-        for level in filter(None, (self.density, self.energy)):
-            for basis in [level["basis"]] if "basis" in level else level["bases"]:
+        for level, bases in ((self.density, [self.density["basis"]]), (self.energy, self.energy.get("bases", []))):
+            for basis in bases:
                 check_possible(self.mole(basis), level["method"], level.get("frozen_core", False))
-        if "core_basis" in self.energy:
+        if "core_basis" in self.energy and core_orbitals(self.mole(self.density["basis"])):
             check_possible(self.mole(self.energy["core_basis"]), self.energy["method"], False)

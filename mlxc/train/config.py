@@ -39,7 +39,7 @@ from mlxc.models import FAMILIES
 class Data:
     """Where molecules and references come from.
 
-    folder      benchmark folder; none: no reactions but those of `conditions`
+    folder      benchmark folder; none: no reactions
     sets        weight of each set of reactions
     role        of the rows to train on: "train" or "dev", as the folder says of each
     max_heavy   most heavy atoms of a molecule; rows with a larger one are left out

@@ -265,7 +265,7 @@ def _selected(rows: list[Reaction], systems: dict[str, System], settings: Data) 
         roles = ", ".join(sorted({r.role for r in rows if r.set == name}))
         raise InputError(
             f"{name} has no rows of role {settings.role!r} with at most max_heavy = {settings.max_heavy} heavy atoms, "
-            f"all of elements that training knows; its roles are {roles}: change role or max_heavy, or leave it out"
+            f"all of known elements and in systems.jsonl; it has roles {roles}: change role or max_heavy, or drop it"
         )
     return found
 

@@ -169,8 +169,7 @@ class Trainer:
     def _step(self, work: Work, phase: Phase, optimizer: Any, step: int) -> dict[str, float]:
         """One step of Adam, or some iterations of L-BFGS; the losses at the point before it, or after them."""
         if step < phase.adam:
-            rate = phase.last_rate + (1 - phase.last_rate) * (1 + math.cos(math.pi * step / phase.adam)) / 2
-            optimizer.param_groups[0]["lr"] = phase.rate * rate
+            optimizer.param_groups[0]["lr"] = learning_rate(phase, step)
             observed = work.observe(step)
             self._count_failures(work)
             if not observed.known.any():
@@ -232,6 +231,11 @@ class Trainer:
 def steps_of(phase: Phase) -> int:
     """Steps of the loop: those of Adam, and the chunks of L-BFGS."""
     return phase.adam + -(-phase.lbfgs // CHUNK)
+
+
+def learning_rate(phase: Phase, step: int) -> float:
+    """That of a step of Adam: from `rate` to `last_rate` times it, along a cosine."""
+    return phase.rate * (phase.last_rate + (1 - phase.last_rate) * (1 + math.cos(math.pi * step / phase.adam)) / 2)
 
 
 def new_functional(config: Config) -> NeuralMetaGGA:
