@@ -22,3 +22,7 @@ class ModelFileError(MlxcError):
 
 class ReferenceFileError(MlxcError):
     """A file of reference data is unreadable, truncated, altered, or of another format."""
+
+
+#: What a calculation can break off with: numbers that are not finite (numpy, scipy), memory, PySCF's own checks.
+BREAKS = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)

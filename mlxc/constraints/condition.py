@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from mlxc.constraints.subject import Subject
+from mlxc.errors import BREAKS
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class NotApplicable(Exception):
     """Why a condition says nothing about a functional."""
 
 
-#: What a calculation can break off with; the other conditions of a long check shall not be lost.
-BREAKS = (ArithmeticError, RuntimeError, ValueError, np.linalg.LinAlgError)
 Measure = Callable[[Subject, bool], Finding]
 
 
@@ -75,7 +72,7 @@ class Condition:
             status = ("pass" if finding.violation <= self.tolerance else "fail") if known else "not measured"
         except NotApplicable as why:
             finding, status = Finding(math.nan, remark=str(why)), "not applicable"
-        except BREAKS as err:
+        except BREAKS as err:  # the other conditions of a long check shall not be lost
             finding, status = Finding(math.nan, remark=f"broke off: {err!r}"), "not measured"
         return self._outcome(status, finding, self.name in subject.functional.built_in)
 

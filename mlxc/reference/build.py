@@ -21,7 +21,7 @@ import numpy as np
 from pyscf import dft, gto, lib
 from pyscf.data.nist import BOHR
 
-from mlxc.errors import InputError, MlxcError, ReferenceFileError
+from mlxc.errors import BREAKS, InputError, MlxcError, ReferenceFileError
 from mlxc.files import write_atomic
 from mlxc.geometry import optimize
 from mlxc.reference import methods, store
@@ -144,7 +144,7 @@ def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes 
         return store.packed([build_system(task, threads, max_memory)])
     except MlxcError as err:
         return err
-    except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, np.linalg.LinAlgError) as err:
+    except BREAKS as err:
         broken = _without_density(task, task.mole(task.density["basis"]), f"the calculation broke off: {err!r}")
         return store.packed([replace(broken, provenance={"task": task.hash})])
 

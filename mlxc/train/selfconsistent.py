@@ -28,8 +28,6 @@ from mlxc.train.ranks import Ranks
 
 #: Convergence of the energy, Eh, and of the orbital gradient.
 CONV_TOL, CONV_TOL_GRAD = 1e-9, 1e-5
-#: What a calculation that has gone astray raises: scipy a ValueError for numbers that are not finite.
-FAILURES = (InputError, ValueError, np.linalg.LinAlgError)
 #: Grid points at which densities are compared at a time.
 BLOCK = 20000
 
@@ -152,7 +150,7 @@ class SelfConsistentPhase:
             try:
                 mf = self._converged(i)
                 energy = carrying(float(mf.e_tot), energy_gradient(mf) if gradients else None)
-            except FAILURES as err:
+            except ValueError as err:  # InputError, or of numpy and scipy where numbers are not finite
                 failures[i] = str(err)
                 continue
             known[i] = 1
@@ -160,7 +158,7 @@ class SelfConsistentPhase:
             for k in (k for k, t in enumerate(targets) if t.species == i):
                 try:
                     found = self._solve_target(mf, targets[k], gradients)
-                except FAILURES as err:
+                except ValueError as err:  # InputError, or of numpy and scipy where numbers are not finite
                     failures[i] = str(err)
                     continue
                 for kind, result in found.items():
