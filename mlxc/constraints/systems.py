@@ -63,8 +63,8 @@ def _permutation(subject: Subject, quick: bool) -> Finding:
 
 def _scaled(symbol: str, gamma: float) -> gto.Mole:
     """An atom in even-tempered s and p functions, scaled by gamma: SCF energies in it are stationary to 1e-6."""
-    exponents = [0.02 * 1.9**k * gamma**2 for k in range(22)]
-    basis = [[0, [e, 1]] for e in exponents] + [[1, [e, 1]] for e in exponents[:16]]
+    exponents = [0.02 * 1.9**k * gamma**2 for k in range(26)]
+    basis = [[0, [e, 1]] for e in exponents] + [[1, [e, 1]] for e in exponents[:18]]
     return gto.M(atom=symbol, basis={symbol: basis}, verbose=0)
 
 
