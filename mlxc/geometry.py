@@ -125,8 +125,11 @@ def _ecp(atoms: list, basis: Any) -> dict[str, str]:
 
 
 def gradient_method(mf: Any) -> Any:
-    """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default."""
-    return mf.nuc_grad_method().set(grid_response=True)
+    """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
+
+    Hartree-Fock as a functional has no grid, and PySCF's code for its motion fails there.
+    """
+    return mf.nuc_grad_method().set(grid_response=mf._numint._xc_type(mf.xc) != "HF")
 
 
 def optimize(mf: Any, callback: Callable[[dict], None] | None = None) -> tuple[gto.Mole, bool]:

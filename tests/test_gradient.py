@@ -8,6 +8,7 @@ from pyscf.geomopt import geometric_solver
 import mlxc
 from mlxc import gradient
 from mlxc.errors import InputError
+from mlxc.geometry import gradient_method
 from mlxc.gradient import xc_gradient
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid
@@ -150,3 +151,8 @@ def test_what_would_not_be_the_derivative_is_refused():
     mf.grids.becke_scheme = dft.gen_grid.stratmann
     with pytest.raises(InputError, match="Becke"):
         mf.run().nuc_grad_method().kernel()
+
+
+def test_hartree_fock_as_a_functional_has_forces():
+    mf = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 1", basis="6-31g", verbose=0), "hf").run()
+    assert np.allclose(gradient_method(mf).kernel(), mf.to_hf().nuc_grad_method().kernel(), atol=1e-6)

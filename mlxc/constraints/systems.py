@@ -85,9 +85,7 @@ def _force(subject: Subject, quick: bool) -> Finding:
         if quick and spin:
             continue
         mf = subject.solve(mole(symbols, coords, spin), conv_tol=1e-11)
-        gradient = gradient_method(mf)
-        gradient.grid_response = True
-        analytic = gradient.kernel()[1, 2]
+        analytic = gradient_method(mf).kernel()[1, 2]
         ends = []
         for sign in (1, -1):
             moved = coords.copy()
