@@ -1,9 +1,11 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and the folders for them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from mlxc.errors import InputError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -11,3 +13,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in, where they are missing.  Raises InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot write {folder}: {err.strerror}") from err

@@ -16,6 +16,7 @@ from mlxc.analytic import LDA_X
 from mlxc.constraints.points import slater
 from mlxc.errors import InputError
 from mlxc.features import Features
+from mlxc.files import make_folder
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
 #: Density (Bohr^-3) and reduced gradients s of the curves, which run over the iso-orbital indicator alpha.
@@ -47,7 +48,7 @@ def plot(folder: Path, out: Path | None = None) -> list[Path]:
             drawings["mixing"] = lambda figure: mixing(figure, functional)
     if not drawings:
         raise InputError(f"{folder} holds neither the log of a run nor a model")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     paths = []
     for name, draw in drawings.items():
         figure = Figure(figsize=(8, 5), layout="constrained")

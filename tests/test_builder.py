@@ -60,6 +60,22 @@ def in_turn(monkeypatch):
     return names
 
 
+@pytest.fixture
+def fail_at(monkeypatch):
+    """Makes the calculation of the system of this name raise this error."""
+    real = builder.build_system
+
+    def install(name, error):
+        def failing(task, *args):
+            if task.name == name:
+                raise error
+            return real(task, *args)
+
+        monkeypatch.setattr(builder, "build_system", failing)
+
+    return install
+
+
 def test_two_workers_build_what_one_process_builds(recipe, tmp_path, capfd):
     out = tmp_path / "out.h5"
     with warnings.catch_warnings():
@@ -95,20 +111,13 @@ def test_only_what_is_missing_or_changed_is_built(recipe, tmp_path, in_turn):
     assert main(["reference", "build", str(recipe), "--out", str(out), "--again", "He"]) == 2
 
 
-def test_a_calculation_that_breaks_off_is_an_outcome(recipe, tmp_path, in_turn, monkeypatch, capsys):
-    real = builder.build_system
-
-    def failing(task, *args):
-        if task.name == "H2 R=0.9":
-            raise MemoryError("no room")
-        return real(task, *args)
-
-    monkeypatch.setattr(builder, "build_system", failing)
+def test_a_calculation_that_breaks_off_is_an_outcome(recipe, tmp_path, in_turn, fail_at, monkeypatch, capsys):
+    fail_at("H2 R=0.9", MemoryError("no room"))
     out = tmp_path / "out.h5"
     assert main(["reference", "build", str(recipe), "--out", str(out)]) == 3
     assert "H2 R=0.9: the calculation broke off: MemoryError('no room')" in capsys.readouterr().out
     assert sum(r.converged for r in read(out).values()) == 8
-    monkeypatch.setattr(builder, "build_system", real)
+    monkeypatch.setattr(builder, "build_system", build_system)
     assert main(["reference", "build", str(recipe), "--out", str(out), "--again", "H2 R=0.9"]) == 0
     assert read(out)["H2 R=0.9"].converged
 
@@ -204,15 +213,8 @@ def test_a_geometry_that_does_not_settle_is_an_outcome(recipe, monkeypatch):
     assert build_system(task).outcome == "the geometry did not converge"
 
 
-def test_a_system_that_fails_leaves_the_others(recipe, tmp_path, in_turn, monkeypatch):
-    real = builder.build_system
-
-    def failing(task, *args):
-        if task.name == "H":
-            raise InputError("no geomeTRIC here")
-        return real(task, *args)
-
-    monkeypatch.setattr(builder, "build_system", failing)
+def test_a_system_that_fails_leaves_the_others(recipe, tmp_path, in_turn, fail_at):
+    fail_at("H", InputError("no geomeTRIC here"))
     out = tmp_path / "out.h5"
     with pytest.raises(InputError, match=r"1 systems failed.*is not written: H: no geom.*wait in .*out.h5.parts"):
         build(read_recipe(recipe), out)

@@ -21,7 +21,7 @@ from mlxc.reference import (
     write,
 )
 from mlxc.reference.build import build, build_system
-from mlxc.reference.recipe import read_recipe
+from mlxc.reference.recipe import Recipe, read_recipe
 
 RECIPE = """
 description = "test"
@@ -302,18 +302,14 @@ def test_fractional_spin_keeps_energy_and_density(library):
         ),
     ],
 )
-def test_faulty_recipe_is_refused(tmp_path, change, message):
-    path = tmp_path / "r.toml"
-    path.write_text(RECIPE.replace(*change, 1))
+def test_faulty_recipe_is_refused(change, message):
     with pytest.raises(InputError, match=message):
-        read_recipe(path)
+        read_recipe_text(RECIPE.replace(*change, 1))
 
 
-def test_systems_that_are_no_tables_are_refused(tmp_path):
-    path = tmp_path / "r.toml"
-    path.write_text('system = ["H2"]\n[density]\nmethod = "HF"\nbasis = "6-31g"\n')
+def test_systems_that_are_no_tables_are_refused():
     with pytest.raises(InputError, match="'H2', not a table below a line"):
-        read_recipe(path)
+        read_recipe_text('system = ["H2"]\n[density]\nmethod = "HF"\nbasis = "6-31g"\n')
 
 
 @pytest.mark.parametrize(
@@ -332,15 +328,12 @@ def test_systems_that_are_no_tables_are_refused(tmp_path):
     ],
 )
 def test_what_cannot_be_computed_is_known_before(tmp_path, change, message):
-    path = tmp_path / "r.toml"
-    path.write_text(RECIPE.replace(*change, 1))
+    recipe = Recipe("", read_recipe_text(RECIPE.replace(*change, 1)))
     with pytest.raises(InputError, match=f"none was started: {message}"):
-        build(read_recipe(path), tmp_path / "out.h5")
+        build(recipe, tmp_path / "out.h5")
 
 
-def test_bases_without_a_core_basis_need_one_only_where_there_are_cores(tmp_path):
+def test_bases_without_a_core_basis_need_one_only_where_there_are_cores():
     energy = '[energy]\nmethod = "CCSD"\nbases = ["6-31g"]\nfrozen_core = true\ncore_basis = "cc-pcvdz"\n[[system]]'
-    path = tmp_path / "r.toml"
-    path.write_text(RECIPE.replace("[[system]]", energy, 1))
-    faults = {t.name: t.fault() for t in read_recipe(path).tasks}
+    faults = {t.name: t.fault() for t in read_recipe_text(RECIPE.replace("[[system]]", energy, 1))}
     assert faults == {"Li": "", "Li+": "", "H2 R=0.7": "", "H2 R=1.5": ""}  # cc-pCVDZ has no H

@@ -28,7 +28,7 @@ from mlxc.constraints.condition import Condition
 from mlxc.constraints.report import html, table
 from mlxc.constraints.subject import Subject
 from mlxc.errors import InputError
-from mlxc.files import write_atomic
+from mlxc.files import make_folder, write_atomic
 from mlxc.version import __version__
 
 CONDITIONS: tuple[Condition, ...] = tuple(
@@ -124,10 +124,7 @@ def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Pat
     folder = out / "outcomes" if out else None
     found = [Outcomes(xc, quick, folder) for xc in dict.fromkeys(xcs)]
     if folder:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
+        make_folder(folder)
     with tqdm(total=len(found) * len(asked), unit="condition", smoothing=0) as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pyscf")
         for outcomes in found:

@@ -111,5 +111,6 @@ def html(report: dict[str, Any]) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Exact conditions</title>'
         f"<style>{STYLE}</style></head><body><h1>Exact conditions</h1><p>{escape(settings)}. "
-        f"{LEGEND[0].upper()}{LEGEND[1:]}.</p><table><tr><th></th><th>passes</th>{names}</tr>{''.join(rows)}</table>{''.join(sections)}</body></html>\n"
+        f"{LEGEND[0].upper()}{LEGEND[1:]}.</p><table><tr><th></th><th>passes</th>{names}</tr>"
+        f"{''.join(rows)}</table>{''.join(sections)}</body></html>\n"
     )

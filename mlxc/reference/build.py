@@ -22,7 +22,7 @@ from pyscf import dft, gto, lib
 from pyscf.data.nist import BOHR
 
 from mlxc.errors import BREAKS, InputError, MlxcError, ReferenceFileError
-from mlxc.files import write_atomic
+from mlxc.files import make_folder, write_atomic
 from mlxc.geometry import optimize
 from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe
@@ -199,10 +199,7 @@ def build(
     if faults:
         raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
     if tasks:
-        try:
-            parts_of(out).mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise InputError(f"cannot write {parts_of(out)}: {err.strerror}") from err
+        make_folder(parts_of(out))
         threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
         errors = []
         for task, content in _results(tasks, jobs, scheduler, threads, max_memory, len(done)):

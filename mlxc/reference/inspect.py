@@ -18,6 +18,11 @@ from mlxc.reference.store import read, read_described
 TOLERANCE = 1e-6
 
 
+def _cell(value: float | None, width: int, digits: int) -> str:
+    """A number so wide, or that there is none."""
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
+
+
 def table(path: Path) -> str:
     """Description and one line per system.  Raises ReferenceFileError."""
     library, description = read_described(path)
@@ -29,12 +34,13 @@ def table(path: Path) -> str:
             lines.append(f"{line} {r.outcome}")
             continue
         t1 = r.diagnostics.get("t1")
-        norm = f"{np.linalg.norm(r.dipole) * AU2DEBYE:10.4f}" if r.charge == 0 else f"{'-':>10s}"
-        best = f"{r.energies['best']:16.8f}" if "best" in r.energies else f"{'-':>16s}"
-        shown = f"{'-':>6s}" if t1 is None else f"{t1:6.3f}{' !' if t1 > methods.T1_WARNING else ''}"
+        norm = float(np.linalg.norm(r.dipole)) * AU2DEBYE if r.charge == 0 else None
+        shown = f"{_cell(r.energies.get('best'), 16, 8)} {_cell(norm, 10, 4)} {_cell(t1, 6, 3)}"
+        if t1 is not None and t1 > methods.T1_WARNING:
+            shown += " !"
         if "triples_virtuals" in r.diagnostics:
             shown += f" ~{r.diagnostics['triples_virtuals']:.0f}"
-        lines.append(f"{line} {r.dm1.shape[1]:4d} {best} {norm} {shown}")
+        lines.append(f"{line} {r.dm1.shape[1]:4d} {shown}")
     lines.append("- not there: dipoles of ions depend on the origin, T1 needs two active electrons and coupled cluster")
     lines.append("! T1 diagnostic above 0.02: one determinant is a poor start")
     lines.append("~ triples change the density in so many natural virtual orbitals only, for want of memory")

@@ -88,6 +88,7 @@ class Task:
             self.mole(basis)
         for level, bases in ((self.density, [self.density["basis"]]), (self.energy, self.energy.get("bases", []))):
             for basis in bases:
-                check_possible(self.mole(basis), level["method"], level.get("frozen_core", False))
-        if "core_basis" in self.energy and core_orbitals(self.mole(self.density["basis"])):
+                mol = self.mole(basis)
+                check_possible(mol, level["method"], level.get("frozen_core", False))
+        if "core_basis" in self.energy and core_orbitals(mol):
             check_possible(self.mole(self.energy["core_basis"]), self.energy["method"], False)

@@ -20,6 +20,7 @@ import h5py
 from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
+from mlxc.files import make_folder
 from mlxc.functional import Functional
 from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.reference.benchmark import System, select
@@ -85,10 +86,7 @@ def cache_of(settings: Data) -> Path:
 def fill(species: list[System], settings: Data, report: Callable[[str], None] = print) -> None:
     """Make the files that are not there yet.  Raises InputError for one of another basis or grid, or without ex."""
     cache = cache_of(settings)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"cannot make the folder {cache}: {err.strerror}") from err
+    make_folder(cache)
     for k, system in enumerate(species):
         path = cache / f"{system.key}.h5"
         if path.exists():

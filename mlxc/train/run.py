@@ -8,6 +8,7 @@ from typing import Any
 
 from mlxc import models
 from mlxc.errors import InputError
+from mlxc.files import make_folder
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
@@ -51,10 +52,7 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     if resume and not checkpoint.exists(out):
         raise InputError(f"{out} holds no checkpoint: start without --resume")
     data = training_set(config.data, config.seed, active(config))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise InputError(f"cannot make the folder {out}: {err.strerror}") from err
+    make_folder(out)
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
     trainer.report(
         f"{len(data.inside)} rows and {len(data.targets)} references to train on ({sum(t.turns for t in data.targets)} "
