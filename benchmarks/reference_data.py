@@ -83,7 +83,7 @@ def dipoles(library: dict[str, Reference], systems: dict[str, System], folder: P
 
 
 def atomization(library: dict[str, Reference], systems: dict[str, System], folder: Path) -> dict:
-    """Errors (kcal/mol) of the energies called `best`, and of those with the densities' basis alone."""
+    """Errors (kcal/mol) of the energies called `best`, and of those in the smaller of the two bases alone."""
     rows, out = [r for r in read_reactions(folder) if r.set == "W4-17"], {}
     for kind in ("best", "ccsd(t)/3"):
         known = {key(r): r for r in library.values() if kind in r.energies}
