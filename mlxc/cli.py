@@ -1,4 +1,4 @@
-"""The command line: `mlxc run FILE.xyz`, `mlxc check XC`, `mlxc train CONFIG.toml`, `mlxc models`, `mlxc reference`.
+"""The command line: `mlxc run`, `mlxc bench`, `mlxc check`, `mlxc train`, `mlxc plot`, `mlxc models`, `mlxc reference`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
 """
@@ -44,6 +44,21 @@ def _check(args: argparse.Namespace) -> int:
 
     check(args.xc, args.only, args.quick, args.out)
     return 0
+
+
+def _list(text: str) -> list[str]:
+    """The type of an option that lists names."""
+    return [word for word in text.split(",") if word]
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from mlxc.bench.bench import bench
+
+    report = bench(
+        args.data, args.xc, args.out, args.sets, args.role, args.elements, args.max_heavy, args.protocol, args.basis,
+        args.jobs, args.scheduler,
+    )  # fmt: skip
+    return 3 if any(f["failed"] for f in report["functionals"]) else 0
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -172,6 +187,19 @@ def _parser() -> argparse.ArgumentParser:
     conditions.add_argument("--quick", action="store_true", help="fewer systems and points, under 90 s")
     conditions.add_argument("--out", type=Path, metavar="DIR", help="report.json, report.html; goes on from there")
     conditions.set_defaults(action=_check)
+    benchmark = commands.add_parser("bench", help="errors of functionals in sets of reactions and properties")
+    benchmark.add_argument("--data", type=Path, metavar="DIR", help="reactions, or a .h5 file (default: shipped data)")
+    benchmark.add_argument("--sets", type=_list, default=[], metavar="A,B", help="default: all")
+    benchmark.add_argument("--role", help="rows of this role only: train, dev, ... (default: all)")
+    benchmark.add_argument("--elements", type=_list, default=[], metavar="H,C", help="species of these elements only")
+    benchmark.add_argument("--max-heavy", type=_positive, metavar="N", help="species of at most N atoms but hydrogen")
+    benchmark.add_argument("--xc", type=_list, default=["default"], metavar="X,Y", help="default: the shipped model")
+    benchmark.add_argument("--protocol", default="standard", help="tight, standard or fast (docs/benchmarks.md)")
+    benchmark.add_argument("--basis", help="instead of the protocol's")
+    benchmark.add_argument("--jobs", type=_positive, default=1, help="local processes, which share the cores")
+    benchmark.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
+    benchmark.add_argument("--out", type=Path, required=True, metavar="DIR", help="reports; goes on from there")
+    benchmark.set_defaults(action=_bench)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
     show.set_defaults(action=_models)

@@ -51,12 +51,12 @@ def in_turn(monkeypatch):
     """No cluster: tasks are done one after the other in this process; returns the names of those that were."""
     names = []
 
-    def results(tasks, *_):
+    def results(work, tasks, *_):
         for task in tasks:
             names.append(task.name)
-            yield task, builder._packed(task, None, None)
+            yield task, work(task)
 
-    monkeypatch.setattr(builder, "_results", results)
+    monkeypatch.setattr(builder, "results", results)
     return names
 
 

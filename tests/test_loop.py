@@ -453,10 +453,9 @@ def test_rows_that_were_not_drawn_do_not_count():
 
 def test_densities_that_can_turn_are_not_compared(references):
     from mlxc.reference import shipped
-    from mlxc.train.dataset import can_turn
 
     small = shipped.load("small")
-    turning = {k for k in ("H", "N", "O", "F", "C", "Be", "OH", "CH", "NH", "HF", "H2O", "NH2") if can_turn(small[k])}
+    turning = {k for k in ("H", "N", "O", "F", "C", "Be", "OH", "CH", "NH", "HF", "H2O", "NH2") if small[k].can_turn()}
     assert turning == {"O", "F", "C", "OH", "CH"}
     data = Dataset({}, [], references=references, only=["OH"])
     phase = SelfConsistentPhase(

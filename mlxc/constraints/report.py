@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 from typing import Any
+
+from mlxc.page import page, svg
 
 MARKS = {"pass": "+", "fail": "-", "not applicable": ".", "not measured": "?", "not asked": ""}
 LEGEND = (
@@ -15,13 +16,6 @@ LEGEND = (
 QUICK = "quick: of the systems and points that a condition names, some"
 #: Cases of a condition that the page lists, the largest first.
 LISTED = 8
-STYLE = """
-body { font: 15px/1.4 sans-serif; margin: 2em auto; max-width: 72em; color: #222 }
-table { border-collapse: collapse } td, th { padding: .2em .6em; border: 1px solid #ccc; text-align: left }
-td.pass { background: #d9f2d9 } td.fail { background: #f9d9d6 } td.not { background: #eee; color: #777 }
-td.unknown { background: #fff3c4 } section { margin-top: 2.5em } svg { max-width: 100%; height: auto }
-.small { font-size: 85%; color: #555 }
-"""
 
 
 def cell(outcome: dict[str, Any]) -> str:
@@ -68,9 +62,7 @@ def _plot(panels: list[tuple[str, list[dict[str, Any]]]], axis: str) -> str:
                 axes.set_xscale("log")
         axes.set(title=name, xlabel=axis)
         axes.legend(fontsize="x-small")
-    out = io.StringIO()
-    figure.savefig(out, format="svg")
-    return out.getvalue().split("?>", 1)[1].split(">", 1)[1]
+    return svg(figure)
 
 
 def _cases(outcome: dict[str, Any]) -> str:
@@ -108,9 +100,8 @@ def html(report: dict[str, Any]) -> str:
         )
     names = "".join(f"<th>{escape(f['name'])}</th>" for f in functionals)
     settings = f"mlxc {report['mlxc']}, PySCF {report['pyscf']}{', ' + QUICK if report['quick'] else ''}"
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Exact conditions</title>'
-        f"<style>{STYLE}</style></head><body><h1>Exact conditions</h1><p>{escape(settings)}. "
-        f"{LEGEND[0].upper()}{LEGEND[1:]}.</p><table><tr><th></th><th>passes</th>{names}</tr>"
-        f"{''.join(rows)}</table>{''.join(sections)}</body></html>\n"
+    return page(
+        "Exact conditions",
+        f"<p>{escape(settings)}. {LEGEND[0].upper()}{LEGEND[1:]}.</p><table><tr><th></th><th>passes</th>{names}</tr>"
+        f"{''.join(rows)}</table>{''.join(sections)}",
     )

@@ -74,6 +74,17 @@ class Reaction:
     seen_in_training: bool = False
 
 
+@dataclass(frozen=True)
+class Property:
+    """One reference value of one system; `property` says what it is and `unit` its unit (mlxc.bench.quantities)."""
+
+    set: str
+    id: str
+    property: str
+    value: float
+    unit: str
+
+
 def graph_key(symbols: Iterable[str], coords: Iterable, charge: int, multiplicity: int) -> str:
     """formula|charge|multiplicity|hash of the graph of bonds, which conformers share and isomers do not.
 

@@ -11,8 +11,9 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,7 @@ from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe
 from mlxc.reference.schema import CONVERGED, Reference
 from mlxc.reference.task import Task
-
-#: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
-RETRIES = 2
+from mlxc.workers import results
 
 
 def build_system(task: Task, threads: int | None = None, max_memory: float | None = None) -> Reference:
@@ -202,7 +201,8 @@ def build(
         make_folder(parts_of(out))
         threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
         errors = []
-        for task, content in _results(tasks, jobs, scheduler, threads, max_memory, len(done)):
+        work = partial(_packed, threads=threads, max_memory=max_memory)
+        for task, content in results(work, tasks, jobs, scheduler, len(done)):
             if isinstance(content, bytes):
                 write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
                 done |= store.unpacked(content, task.name)[0]
@@ -217,39 +217,3 @@ def build(
     store.write(out, ordered.values(), recipe.description)
     shutil.rmtree(parts_of(out), ignore_errors=True)
     return ordered
-
-
-def _results(
-    tasks: list[Task], jobs: int, scheduler: str | None, threads: int | None, max_memory: float | None, already: int
-) -> Iterator[tuple[Task, bytes | BaseException]]:
-    """Each task with its file or its error, as they finish; `already` done ones count as progress."""
-    try:
-        from distributed import Client, LocalCluster, as_completed
-        from tqdm import tqdm
-    except ImportError as err:
-        raise InputError("building references needs Dask: pip install 'mlxc[reference]'") from err
-    local = None
-    if scheduler is None:
-        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=None)
-    try:
-        client = Client(local or scheduler, timeout="20s")
-    except (OSError, ValueError, TimeoutError) as err:
-        raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
-    try:
-        futures = {
-            client.submit(_packed, t, threads, max_memory, pure=False, retries=RETRIES, priority=t.cost): t
-            for t in tasks
-        }
-        with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
-            for future in as_completed(futures):
-                task, error = futures[future], future.exception()
-                bar.set_postfix_str(task.name)
-                bar.update()
-                if future.cancelled():
-                    raise InputError("the Dask scheduler is lost; finished systems are kept: start again")
-                yield task, error or future.result()
-                future.release()
-    finally:
-        client.close()
-        if local is not None:
-            local.close()

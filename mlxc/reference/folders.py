@@ -2,7 +2,8 @@
 
 `systems.jsonl` rows have id, charge, multiplicity, symbols, coords_angstrom and, worked out where they are missing,
 nheavy and graph_key; `reactions.jsonl` rows have set, name, stoichiometry {id: coefficient},
-ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows, seen_in_training.
+ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows, seen_in_training; `properties.jsonl`, which
+may be missing, has rows of set, id, property, value, unit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
-from mlxc.reference.benchmark import Reaction, System, faults, make_system
+from mlxc.reference.benchmark import Property, Reaction, System, faults, make_system
 from mlxc.reference.gmtkn55 import is_gmtkn55, read_gmtkn55
 
 T = TypeVar("T")
@@ -62,6 +63,17 @@ def read_systems(folder: Path) -> dict[str, System]:
 def read_reactions(folder: Path) -> list[Reaction]:
     """All reactions of a folder.  Raises InputError where the file is missing or broken."""
     return _rows(Path(folder) / "reactions.jsonl", _reaction)
+
+
+def read_properties(folder: Path) -> list[Property]:
+    """All reference properties of a folder, none without the file.  Raises InputError where it is broken."""
+    path = Path(folder) / "properties.jsonl"
+    keys = ("set", "id", "property", "unit")
+    return (
+        _rows(path, lambda row: Property(**{k: str(row[k]) for k in keys}, value=float(row["value"])))
+        if path.exists()
+        else []
+    )
 
 
 def read_benchmark(folder: Path) -> tuple[dict[str, System], list[Reaction]]:

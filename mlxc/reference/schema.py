@@ -79,6 +79,22 @@ class Reference:
         atoms = list(zip(self.symbols, self.coords, strict=True))
         return gto.M(atom=atoms, basis=self.basis, charge=self.charge, spin=self.spin, unit="Bohr", verbose=0)
 
+    def can_turn(self) -> bool:
+        """Whether an atom's or linear molecule's density is less symmetric than its nuclei: one of a degenerate level.
+
+        Second moments tell: all three are equal in a spherical atom, both across the axis in a linear molecule.
+        """
+        place = self.coords - self.coords[0]
+        _, sizes, axes = np.linalg.svd(place)
+        fixed = int((sizes > 1e-3).sum()) if len(place) > 1 else 0
+        if fixed > 1:
+            return False
+        mol = self.mole()
+        moments = np.einsum("xmn,nm->x", mol.intor("int1e_rr"), np.asarray(self.dm1).sum(0)).reshape(3, 3)
+        across = axes[fixed:]
+        spread = np.ptp(np.linalg.eigvalsh(across @ moments @ across.T))
+        return bool(spread > 1e-3 * abs(moments).max())
+
     def save(self, systems: h5py.Group) -> None:
         """Write the group of this system."""
         group = systems.create_group(self.name)

@@ -55,7 +55,7 @@ class Target(NamedTuple):
 
     species     number of its species
     ionization  its ionization potential, Eh, or None
-    turns       whether its density can turn at no cost (`can_turn`): not to be compared point by point
+    turns       whether its density can turn at no cost (`Reference.can_turn`): not to be compared point by point
     """
 
     species: int
@@ -102,7 +102,7 @@ class Dataset:
                 self.index[s.key],
                 references[k],
                 ionization_potential(references[k], references),
-                can_turn(references[k]),
+                references[k].can_turn(),
             )
             for k, s in made.items()
         ]
@@ -165,23 +165,6 @@ def system_of(reference: Reference) -> System:
     """The system of a reference."""
     coords = [(float(x), float(y), float(z)) for x, y, z in reference.coords * BOHR]
     return make_system(reference.name, reference.charge, reference.spin + 1, reference.symbols, coords)
-
-
-def can_turn(reference: Reference) -> bool:
-    """Whether an atom's or linear molecule's density is less symmetric than its nuclei: one of a degenerate level.
-
-    Second moments tell: all three are equal in a spherical atom, both across the axis in a linear molecule.
-    """
-    place = reference.coords - reference.coords[0]
-    _, sizes, axes = np.linalg.svd(place)
-    fixed = int((sizes > 1e-3).sum()) if len(place) > 1 else 0
-    if fixed > 1:
-        return False
-    mol = reference.mole()
-    moments = np.einsum("xmn,nm->x", mol.intor("int1e_rr"), np.asarray(reference.dm1).sum(0)).reshape(3, 3)
-    across = axes[fixed:]
-    spread = np.ptp(np.linalg.eigvalsh(across @ moments @ across.T))
-    return bool(spread > 1e-3 * abs(moments).max())
 
 
 def ionization_potential(reference: Reference, library: dict[str, Reference]) -> float | None:

@@ -1,0 +1,1 @@
+"""Benchmarks of functionals by self-consistent calculations: `mlxc bench` (docs/benchmarks.md)."""

@@ -1,0 +1,88 @@
+"""Errors of a functional, row by row, and their averages, from the results of its species."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from mlxc.bench.quantities import error, error_unit, quantity, value
+from mlxc.bench.statistics import averages, weighted
+from mlxc.bench.suite import Suite
+from mlxc.reference.benchmark import Property, Reaction
+from mlxc.units import KCAL
+
+Result = dict[str, Any]
+
+
+def judged(suite: Suite, results: dict[str, Result]) -> dict[str, Any]:
+    """The part of a report on one functional, from the results of all species by the keys of their systems.
+
+    A reaction counts only where all its species have converged, and is listed as failed otherwise.
+    """
+    of = {id: results[s.key] for id, s in suite.systems.items() if s.key in results}
+    reactions = [_reaction(row, of) for row in suite.reactions]
+    properties = [_property(row, of[row.id]) for row in suite.properties]
+    sets = dict.fromkeys(r["group"] for r in reactions)
+    kinds = dict.fromkeys((p["set"], p["quantity"], p["error_unit"]) for p in properties)
+    errors: dict[str, list[float]] = {}
+    for r in reactions:
+        if r["converged"]:
+            errors.setdefault(r["set"], []).append(r["error_kcal"])
+    maes = {s: float(np.mean(np.abs(e))) for s, e in errors.items()}
+    return {
+        "summary": {
+            "sets": {s: _averages([r for r in reactions if r["group"] == s], "error_kcal") for s in sets},
+            "gmtkn55": weighted(maes, {s: len(e) for s, e in errors.items()}),
+            "properties": [
+                {"set": s, "quantity": q, "unit": unit}
+                | _averages([p for p in properties if (p["set"], p["quantity"]) == (s, q)], "error")
+                for s, q, unit in kinds
+            ],
+        },
+        "rungs": dict(sorted(Counter(r["rung"] for r in results.values()).items())),
+        "failed": sorted(id for id, r in of.items() if not r["converged"]),
+        "doubtful": {id: r["faults"] for id, r in sorted(of.items()) if r["faults"]},
+        "reactions": reactions,
+        "properties": properties,
+    }
+
+
+def _averages(rows: list[dict[str, Any]], key: str) -> dict[str, float | int]:
+    known = [r[key] for r in rows if r[key] is not None]
+    return averages(known) | {"failed": len(rows) - len(known)}
+
+
+def _group(row: Reaction) -> str:
+    """The set of a row; rows whose molecules all occur in training rows are apart."""
+    return f"{row.set} (seen in training)" if row.seen_in_training else row.set
+
+
+def _reaction(row: Reaction, of: dict[str, Result]) -> dict[str, Any]:
+    """One row of a report: its value and error are None unless all its species have converged."""
+    parts = [(c, of[id]) for id, c in row.stoichiometry.items()]
+    out = {"set": row.set, "group": _group(row), "name": row.name, "role": row.role, "ref_kcal": row.ref_kcal}
+    if not all(r["converged"] for _, r in parts):
+        return out | {"value_kcal": None, "error_kcal": None, "converged": False}
+    found = KCAL * sum(c * r["energy_hartree"] for c, r in parts)
+    out |= {"value_kcal": found, "error_kcal": found - row.ref_kcal, "converged": True}
+    if all("member_hartree" in r for _, r in parts):
+        members = sum(c * np.array(r["member_hartree"]) for c, r in parts)
+        out["uncertainty_kcal"] = float(KCAL * np.std(members, ddof=1))
+    return out
+
+
+def _property(row: Property, result: Result) -> dict[str, Any]:
+    found = value(row, result)
+    return {
+        "set": row.set,
+        "id": row.id,
+        "property": row.property,
+        "quantity": quantity(row),
+        "unit": row.unit,
+        "ref": row.value,
+        "value": found,
+        "error": None if found is None else error(row, found),
+        "error_unit": error_unit(row),
+    }

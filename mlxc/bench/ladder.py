@@ -1,0 +1,175 @@
+"""A self-consistent field that is meant to be found: rungs, each tried where the one before it has failed.
+
+    diis            PySCF's default: DIIS from the superposition of atoms
+    level shift     on from there, unoccupied orbitals raised by LEVEL_SHIFT
+    damping         again from the start, half of the old Fock matrix kept
+    second order    PySCF's second-order solver, from the orbitals of the lowest attempt
+    other density   second order from the converged orbitals of another functional (OTHER)
+
+What has converged may be a saddle point: `settled` follows the instabilities that PySCF's stability analysis finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlxc.errors import BREAKS
+from mlxc.occupations import LEVEL_SHIFT
+from mlxc.scf import converge, second_order
+
+#: Share of the old Fock matrix on the rung "damping".
+DAMPING = 0.5
+#: The functional whose orbitals the last rung starts from.
+OTHER = "r2scan"
+#: Instabilities that are followed before a calculation is given up as unstable.
+DESCENTS = 4
+#: Energies (Eh) that differ by less are of one solution.
+SAME = 1e-6
+
+Start = Callable[..., Any]
+
+
+class Cycles:
+    """SCF callback that counts cycles."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, envs: dict[str, Any]) -> None:
+        self.number += "norm_gorb" in envs
+
+
+@dataclass
+class Attempt:
+    """One rung: energy (Eh; None where the calculation broke off), convergence, cycles."""
+
+    rung: str
+    energy: float | None
+    converged: bool
+    cycles: int
+
+
+@dataclass
+class Solution:
+    """Where the ladder led: the calculation `mf`, the rung that it is from, and all attempts.
+
+    rung : "none" where no attempt has converged
+    stable : True, False, or None where it was not examined
+    """
+
+    mf: Any
+    rung: str
+    attempts: list[Attempt] = field(default_factory=list)
+    stable: bool | None = None
+
+    def faults(self) -> list[str]:
+        """What casts doubt on a converged result."""
+        found = ["unstable"] if self.stable is False else []
+        energies = [a.energy for a in self.attempts if a.energy is not None]
+        if self.rung != "none" and min(energies) < self.mf.e_tot - SAME:
+            found.append("an attempt came lower")
+        return found
+
+
+def _diis(fresh: Start, before: Any) -> Any:
+    mf = fresh()
+    mf.kernel()
+    return mf
+
+
+def _level_shift(fresh: Start, before: Any) -> Any:
+    mf = fresh()
+    mf.level_shift = LEVEL_SHIFT
+    mf.kernel(before.make_rdm1() if before is not None else None)
+    return mf
+
+
+def _damping(fresh: Start, before: Any) -> Any:
+    mf = fresh()
+    mf.damp = DAMPING
+    mf.kernel()
+    return mf
+
+
+def _second_order(fresh: Start, before: Any) -> Any:
+    mf = fresh()
+    if before is not None:
+        mf.mo_coeff, mf.mo_occ = before.mo_coeff, before.mo_occ
+    return second_order(mf)
+
+
+def _other_density(fresh: Start, before: Any) -> Any:
+    return _second_order(fresh, converge(fresh(OTHER)))
+
+
+#: Each from () -> a fresh calculation, or (xc) -> one with another functional, and the lowest attempt before it, None
+#: where all have broken off.
+RUNGS: dict[str, Callable[[Start, Any], Any]] = {
+    "diis": _diis,
+    "level shift": _level_shift,
+    "damping": _damping,
+    "second order": _second_order,
+    "other density": _other_density,
+}
+
+
+def climb(start: Start) -> Solution:
+    """Up the rungs until one converges.
+
+    start : () -> a Kohn-Sham object that has not been run, or (xc) -> one with another functional
+    """
+    attempts: list[Attempt] = []
+    lowest: Any = None
+    for rung, run in RUNGS.items():
+        cycles = Cycles()
+
+        def fresh(*xc: str, callback: Cycles = cycles) -> Any:
+            mf = start(*xc)
+            mf.callback = callback
+            return mf
+
+        try:
+            mf = run(fresh, lowest)
+        except BREAKS:
+            attempts.append(Attempt(rung, None, False, cycles.number))
+            continue
+        energy = float(mf.e_tot) if np.isfinite(mf.e_tot) else None
+        attempts.append(Attempt(rung, energy, bool(mf.converged), cycles.number))
+        if mf.converged:
+            return Solution(mf, rung, attempts)
+        if energy is not None and (lowest is None or energy < lowest.e_tot):
+            lowest = mf
+    return Solution(lowest, "none", attempts)
+
+
+def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
+    """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
+
+    With `broken_symmetry` a restricted solution may become an unrestricted one.
+    """
+    mf, rung, attempts = solution.mf, solution.rung, list(solution.attempts)
+    for _ in range(DESCENTS):
+        restricted = np.ndim(mf.mo_occ) == 1
+        examined = mf.stability(external=restricted and broken_symmetry, return_status=True)
+        inside, outside, stable, stable_outside = examined
+        if stable and stable_outside is not False:
+            return Solution(mf, rung, attempts, stable=True)
+        if stable:
+            step, lower, orbitals = "broken symmetry", mf.to_uks(), outside
+            occupations = np.array([mf.mo_occ > 0, mf.mo_occ > 1], dtype=float)
+        else:
+            step, lower, orbitals, occupations = "stability", mf.copy(), inside, mf.mo_occ
+        lower.mo_coeff, lower.mo_occ = orbitals, occupations
+        lower.callback = cycles = Cycles()
+        found = second_order(lower)
+        attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
+        if found.converged and abs(found.e_tot - mf.e_tot) < SAME:  # a rotation of an atom that the grid resists
+            return Solution(mf, rung, attempts, stable=True)
+        if not found.converged or found.e_tot > mf.e_tot:
+            break
+        mf, rung = found, step
+    return Solution(mf, rung, attempts, stable=False)

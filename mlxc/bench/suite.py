@@ -1,0 +1,155 @@
+"""What a benchmark asks: systems, reactions and properties from a folder or from reference data, and a choice of them.
+
+Without a folder it is the reference data that come with mlxc, with their best energies: atomization energies of
+`small`, ionization energies and electron affinities of `atoms` and `metal_atoms`, dipoles, densities (but those that
+can turn, `Reference.can_turn`), and the properties of `data/properties.jsonl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pyscf.data.nist import AU2DEBYE, BOHR
+
+from mlxc.bench.quantities import extra_of
+from mlxc.errors import InputError
+from mlxc.reference import Reference, shipped, store
+from mlxc.reference.benchmark import Property, Reaction, System, make_system
+from mlxc.reference.folders import read_benchmark, read_properties
+from mlxc.units import KCAL
+
+#: Shipped files that the default benchmark is made of.
+FILES = ("small", "atoms", "metal_atoms", "ions", "barriers")
+#: The role of rows from reference data: they are what mlxc's models were trained on.
+ROLE = "train"
+#: Dipoles below (Debye) are zero by symmetry.
+POLAR = 1e-6
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark; references : densities to compare with, by the id of the system."""
+
+    name: str
+    systems: dict[str, System]
+    reactions: list[Reaction]
+    properties: list[Property]
+    references: dict[str, Reference]
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of all sets, those of reactions first."""
+        return list(dict.fromkeys([*(r.set for r in self.reactions), *(p.set for p in self.properties)]))
+
+    def chosen(
+        self,
+        sets: Iterable[str] = (),
+        role: str | None = None,
+        elements: Iterable[str] = (),
+        max_heavy: int | None = None,
+    ) -> Suite:
+        """The rows of these sets (all by default) and this role whose every system is small enough, of these elements.
+
+        Properties have no role, and are left out where one is asked for.  Raises InputError for an unknown set or role,
+        and where nothing is left.
+        """
+        sets, elements = set(sets) or set(self.sets), frozenset(elements)
+        if unknown := sorted(sets - set(self.sets)):
+            raise InputError(f"no set {', '.join(unknown)} in {self.name}. There are {', '.join(self.sets)}")
+        roles = {r.role for r in self.reactions}
+        if role is not None and role not in roles:
+            raise InputError(f"no rows with the role {role!r} in {self.name}: there are {', '.join(sorted(roles))}")
+
+        def fits(system: System) -> bool:
+            small = max_heavy is None or system.nheavy <= max_heavy
+            return small and (not elements or elements.issuperset(system.symbols))
+
+        reactions = [
+            r
+            for r in self.reactions
+            if r.set in sets and role in (None, r.role) and all(fits(self.systems[i]) for i in r.stoichiometry)
+        ]
+        properties = [p for p in self.properties if p.set in sets and role is None and fits(self.systems[p.id])]
+        if not reactions and not properties:
+            raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
+        return replace(self, reactions=reactions, properties=properties)
+
+    def needed(self) -> dict[str, tuple[System, tuple[str, ...]]]:
+        """The systems of all rows and the extra calculations they need, by the key of the system: each once."""
+        found: dict[str, tuple[System, set[str]]] = {}
+        rows: list[tuple[str, str | None]] = [(i, None) for r in self.reactions for i in r.stoichiometry]
+        for id, extra in [*rows, *((p.id, extra_of(p)) for p in self.properties)]:
+            system = self.systems[id]
+            _, extras = found.setdefault(system.key, (system, set()))
+            if extra:
+                extras.add(extra)
+        return {key: (system, tuple(sorted(extras))) for key, (system, extras) in found.items()}
+
+
+def load(data: Path | None) -> Suite:
+    """The benchmark of a folder (JSON lines or GMTKN55's layout), of a file of reference data, or the shipped one.
+
+    Raises InputError, ReferenceFileError.
+    """
+    if data is None:
+        libraries = {name: shipped.load(name) for name in FILES}
+        return _of_references("the shipped reference data", libraries, read_properties(shipped.folder()))
+    if data.is_file():
+        return _of_references(data.name, {data.stem: store.read(data)}, [])
+    systems, reactions = read_benchmark(data)
+    properties = read_properties(data)
+    if lost := sorted({p.id for p in properties} - systems.keys()):
+        raise InputError(f"{data}/properties.jsonl: no geometry of {', '.join(lost[:5])}")
+    return Suite(data.resolve().name, systems, reactions, properties, {})
+
+
+def _of_references(name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property]) -> Suite:
+    references = {f"{file}/{k}": r for file, lib in libraries.items() for k, r in lib.items() if r.converged}
+    systems = {i: _system(i, r) for i, r in references.items()}
+    reactions = [row for file in libraries for row in _reactions(file, references)]
+    densities = [
+        Property(f"densities-{i.split('/')[0]}", i, kind, 0.0, "per electron")
+        for i, r in references.items()
+        if not r.can_turn()
+        for kind in ("density_l1", "density_l2")
+    ]
+    dipoles = [
+        Property("dipoles", i, "dipole_norm", norm, "debye")
+        for i, r in references.items()
+        if r.charge == 0 and (norm := float(np.linalg.norm(np.asarray(r.dipole))) * AU2DEBYE) > POLAR
+    ]
+    return Suite(name, systems, reactions, [*dipoles, *densities, *properties], references)
+
+
+def _system(id: str, r: Reference) -> System:
+    coords = [(float(x), float(y), float(z)) for x, y, z in r.coords * BOHR]
+    return make_system(id, r.charge, r.spin + 1, r.symbols, coords)
+
+
+def _reactions(file: str, references: dict[str, Reference]) -> list[Reaction]:
+    """Atomization energies of neutral molecules and ionization energies and affinities of atoms, within one file."""
+    best = {i: r.energies["best"] for i, r in references.items() if i.startswith(f"{file}/") and "best" in r.energies}
+    atoms = {references[i].symbols[0]: i for i in best if _is_neutral_atom(references[i])}
+    found = []
+    for i in best:
+        r = references[i]
+        if _is_neutral_atom(r) or not atoms.keys() >= set(r.symbols):
+            continue
+        if len(r.symbols) > 1 and r.charge == 0:
+            counts = {atoms[s]: r.symbols.count(s) for s in dict.fromkeys(r.symbols)}
+            found.append(("atomization", i, {**counts, i: -1}))
+        elif len(r.symbols) == 1 and r.charge == 1:
+            found.append(("ionization", i, {i: 1, atoms[r.symbols[0]]: -1}))
+        elif len(r.symbols) == 1 and r.charge == -1:
+            found.append(("affinity", i, {atoms[r.symbols[0]]: 1, i: -1}))
+    return [
+        Reaction(kind, i.split("/")[1], row, KCAL * sum(c * best[k] for k, c in row.items()), ROLE)
+        for kind, i, row in found
+    ]
+
+
+def _is_neutral_atom(r: Reference) -> bool:
+    return len(r.symbols) == 1 and r.charge == 0

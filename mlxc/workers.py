@@ -1,0 +1,66 @@
+"""Calculations on many workers: local processes or a Dask cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from mlxc.errors import InputError
+
+#: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
+RETRIES = 2
+
+
+class Work(Protocol):
+    """A calculation: its name, and its cost in any unit, by which the longest are started first."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cost(self) -> float: ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+def results(
+    function: Callable[[W], Any],
+    tasks: Sequence[W],
+    jobs: int = 1,
+    scheduler: str | None = None,
+    already: int = 0,
+    extra: str = "reference",
+) -> Iterator[tuple[W, Any]]:
+    """Each task with function(task), or with the exception that it has ended with, as they finish.
+
+    On `jobs` local processes, or on the workers of the Dask cluster at the address `scheduler`.  A progress bar counts
+    `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the `extra` of mlxc), cannot
+    be reached, or is lost.
+    """
+    try:
+        from distributed import Client, LocalCluster, as_completed
+        from tqdm import tqdm
+    except ImportError as err:
+        raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
+    local = None
+    if scheduler is None:
+        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+    try:
+        client = Client(local or scheduler, timeout="20s")
+    except (OSError, ValueError, TimeoutError) as err:
+        raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
+    try:
+        futures = {client.submit(function, t, pure=False, retries=RETRIES, priority=t.cost): t for t in tasks}
+        with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
+            for future in as_completed(futures):
+                task, error = futures[future], future.exception()
+                bar.set_postfix_str(task.name)
+                bar.update()
+                if future.cancelled():
+                    raise InputError("the Dask scheduler is lost; finished systems are kept: start again")
+                yield task, error or future.result()
+                future.release()
+    finally:
+        client.close()
+        if local is not None:
+            local.close()

@@ -1,0 +1,306 @@
+"""`mlxc bench`: what it asks, what it keeps, what it averages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyscf import dft
+
+import mlxc
+from mlxc import models
+from mlxc.bench import bench as benchmark
+from mlxc.bench import report, suite
+from mlxc.bench.protocol import PROTOCOLS
+from mlxc.bench.quantities import error, value
+from mlxc.bench.species import Species, compute
+from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
+from mlxc.cli import main
+from mlxc.errors import InputError
+from mlxc.properties import hessian
+from mlxc.reference import shipped
+from mlxc.reference.benchmark import Property
+from mlxc.units import KCAL
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """No cluster: species are computed one after the other in this process; returns the names of those that were."""
+    names = []
+
+    def results(work, tasks, *_, **__):
+        for task in tasks:
+            names.append(task.name)
+            yield task, work(task)
+
+    monkeypatch.setattr(benchmark, "results", results)
+    return names
+
+
+def run(folder, out, *more, xc="pbe0", basis="6-31g"):
+    """`mlxc bench` and its report."""
+    argv = ["bench", "--data", folder, "--xc", xc, "--protocol", "fast", "--basis", basis, "--out", out, *more]
+    status = main([str(a) for a in argv])
+    return status, json.loads((Path(out) / "report.json").read_text())
+
+
+def test_weights_are_those_of_gmtkn55():
+    assert len(GMTKN55) == 55
+    assert sum(w.rows for w in GMTKN55.values()) == 1505
+    assert np.mean([w.energy for w in GMTKN55.values()]) == pytest.approx(MEAN_ENERGY, abs=0.005)
+
+
+def test_averages():
+    found = averages([1.0, -3.0])
+    assert found == {"n": 2, "mae": 2.0, "me": -1.0, "rmse": pytest.approx(5**0.5), "max": -3.0}
+    assert averages([]) == {"n": 0}
+    found = weighted({"S22": 1.0, "W4-11": 10.0, "W4-17": 50.0}, {"S22": 22, "W4-11": 140, "W4-17": 200})
+    assert found["wtmad1"] == pytest.approx((10 * 1.0 + 0.1 * 10.0) / 2)
+    assert found["wtmad2"] == pytest.approx((22 * 56.84 / 7.30 * 1.0 + 140 * 56.84 / 306.91 * 10.0) / 162)
+    assert found["wtmad4"] == pytest.approx((13.5 * 1.0 + 1.07 * 10.0) / 2)
+    assert weighted({"W4-17": 1.0}, {"W4-17": 1}) == {}
+
+
+def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
+    status, found = run(benchmark_folder, tmp_path)
+    assert status == 0
+    systems = suite.load(benchmark_folder).systems
+    energies = {}
+    for i, s in systems.items():
+        mf = dft.KS(s.mole("6-31g"), xc="pbe0").density_fit()
+        mf.grids.level = 3
+        energies[i] = mf.run(conv_tol=1e-8).e_tot
+    for row, expected in zip(
+        found["functionals"][0]["reactions"],
+        [2 * energies["h"] - energies["h2"], energies["h"] + energies["f"] - energies["hf"]],
+        strict=True,
+    ):
+        assert row["value_kcal"] == pytest.approx(KCAL * expected, abs=1e-6)
+        assert row["error_kcal"] == row["value_kcal"] - row["ref_kcal"]
+        assert row["converged"] is True
+    errors = [row["error_kcal"] for row in found["functionals"][0]["reactions"]]
+    summary = found["functionals"][0]["summary"]["sets"]["W4-17"]
+    assert summary["mae"] == pytest.approx(np.abs(errors).mean())
+    assert (summary["n"], summary["failed"]) == (2, 0)
+    assert {p.name for p in tmp_path.iterdir()} >= {"reactions.csv", "properties.csv", "timings.json", "report.html"}
+    assert (tmp_path / "reactions.csv").read_text().count("\n") == 3
+
+
+def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):
+    run(benchmark_folder, tmp_path, "--max-heavy", "1")
+    before = (tmp_path / "report.json").read_bytes()
+    assert len(in_turn) == 4
+    run(benchmark_folder, tmp_path)
+    assert len(in_turn) == 4
+    assert (tmp_path / "report.json").read_bytes() == before
+    for change in ({"xc": "pbe"}, {"basis": "sto-3g"}):
+        run(benchmark_folder, tmp_path, **change)
+    assert len(in_turn) == 12
+    one = sorted((tmp_path / "species").iterdir())[0]
+    one.write_text(one.read_text()[:40])
+    for settings in ({"xc": "pbe0,pbe"}, {"basis": "sto-3g"}):
+        run(benchmark_folder, tmp_path, **settings)
+    assert len(in_turn) == 13
+
+
+def test_a_reaction_with_an_unconverged_species_is_no_average(benchmark_folder, tmp_path, monkeypatch, capsys):
+    def results(work, tasks, *_, **__):
+        for task in tasks:
+            failed = {"converged": False, "rung": "none", "faults": [], "wall_s": 1.0}
+            yield task, failed if task.system.id == "hf" else work(task)
+
+    monkeypatch.setattr(benchmark, "results", results)
+    status, found = run(benchmark_folder, tmp_path)
+    assert status == 3
+    functional = found["functionals"][0]
+    first, second = functional["reactions"]
+    assert second["converged"] is False
+    assert second["value_kcal"] is None
+    summary = functional["summary"]["sets"]["W4-17"]
+    assert (summary["n"], summary["failed"], summary["mae"]) == (1, 1, abs(first["error_kcal"]))
+    assert functional["failed"] == ["hf"]
+    printed = capsys.readouterr().out
+    assert "[1 failed]" in printed
+    assert "pbe0: no result for hf" in printed
+
+
+def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
+    _, found = run(benchmark_folder, tmp_path, "--elements", "H", "--role", "train", "--sets", "W4-17")
+    assert [r["name"] for r in found["functionals"][0]["reactions"]] == ["bond1"]
+    for options, text in (
+        (["--sets", "S22"], "no set S22"),
+        (["--role", "dev"], "no rows with the role 'dev'"),
+        (["--elements", "Xe"], "nothing in"),
+        (["--protocol", "best"], "no protocol 'best'"),
+        (["--basis", "none"], "basis 'none' is unknown"),
+        (["--xc", "none"], "unknown functional 'none'"),
+        (["--xc", "svwn-d4"], "PySCF cannot run 'svwn-d4'"),
+    ):
+        argv = ["bench", "--data", benchmark_folder, "--protocol", "fast", "--out", tmp_path / "no", *options]
+        assert main([str(a) for a in argv]) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_rows_seen_in_training_stand_apart(benchmark_folder, tmp_path, in_turn):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "systems.jsonl").write_text((benchmark_folder / "systems.jsonl").read_text())
+    rows = [json.loads(line) for line in (benchmark_folder / "reactions.jsonl").read_text().splitlines()]
+    rows[1] |= {"role": "dev", "seen_in_training": True}
+    (folder / "reactions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, found = run(folder, tmp_path / "out")
+    sets = found["functionals"][0]["summary"]["sets"]
+    assert {k: s["n"] for k, s in sets.items()} == {"W4-17": 1, "W4-17 (seen in training)": 1}
+
+
+def test_the_shipped_data_are_the_default(tmp_path, in_turn):
+    argv = [
+        "bench",
+        "--xc",
+        "pbe",
+        "--elements",
+        "H,F",
+        "--protocol",
+        "fast",
+        "--basis",
+        "def2-svp",
+        "--max-heavy",
+        "1",
+    ]
+    assert main([*argv, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "report.json").read_text())["functionals"][0]
+    assert {r["set"] for r in found["reactions"]} == {"atomization", "ionization", "affinity"}
+    assert {r["name"] for r in found["reactions"]} >= {"H2", "HF", "F+", "F-"}
+    errors = {(p["id"], p["property"]): p["error"] for p in found["properties"]}
+    assert 0.001 < errors["small/HF", "density_l1"] < 0.05
+    assert 0 < errors["small/HF", "density_l2"] < errors["small/HF", "density_l1"]
+    assert ("small/F", "density_l1") not in errors  # its density can turn
+    assert abs(errors["small/HF", "dipole_norm"]) < 15
+
+
+def test_a_density_is_its_own_reference(mole):
+    """The error of a density vanishes where the reference is the calculation itself, and not where it is another."""
+    reference = shipped.load("small")["H2O"]
+    system = suite.load(None).systems["small/H2O"]
+    mf = dft.RKS(reference.mole(), xc="hf").run()
+    dm = mf.make_rdm1() / 2
+    own = replace(reference, dm1=np.array([dm, dm]))
+    protocol = replace(PROTOCOLS["fast"], basis="aug-cc-pvtz", density_fit=False)
+    results = [compute(Species(system, "hf", None, protocol, ("density",), r)) for r in (own, reference)]
+    assert results[0]["density_l1"] < 1e-4
+    assert results[1]["density_l1"] > 5e-3
+
+
+def test_quantities():
+    result = {
+        "dipole_debye": [0.0, 3.0, 4.0],
+        "homo_hartree": -0.5,
+        "coords_angstrom": [[0, 0, 1.0], [0, 0, 0], [2.0, 0, 0]],
+        "frequencies_cm": [100.0, 200.0],
+    }
+
+    def row(name, unit, reference=0.0):
+        return Property("set", "id", name, reference, unit)
+
+    assert value(row("dipole_norm", "debye"), result) == pytest.approx(5.0)
+    assert value(row("dipole_z", "e*bohr"), result) == pytest.approx(4.0 / 2.541746, rel=1e-6)
+    assert value(row("ip_vertical_ev_expt", "eV"), result) == pytest.approx(13.605693, rel=1e-6)
+    assert value(row("bond_1_3", "angstrom"), result) == pytest.approx(5**0.5)
+    assert value(row("angle_1_2_3", "degree"), result) == pytest.approx(90.0)
+    assert value(row("frequency_2", "1/cm"), result) == 200.0
+    assert value(row("polarizability", "bohr^3"), result) is None
+    assert error(row("dipole_norm", "debye", 0.5), 0.6) == pytest.approx(10.0)  # percent of 1 Debye
+    assert error(row("dipole_norm", "debye", 2.0), 1.9) == pytest.approx(-5.0)
+    for bad in (row("colour", "nm"), row("dipole_norm", "e*bohr")):
+        with pytest.raises(InputError, match=bad.property):
+            value(bad, result)
+
+
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh1"])
+def test_second_derivatives(mole, xc):
+    mf = mlxc.KS(mole("H2", "6-31g"), xc)
+    mf.grids.level = 3 if xc == "pbe0" else 1
+    mf.run(conv_tol=1e-10)
+    found = hessian(mf)
+    assert found.shape == (2, 2, 3, 3)
+    assert found == pytest.approx(found.transpose(1, 0, 3, 2))
+    if xc == "pbe0":
+        assert found == pytest.approx(mf.Hessian().kernel(), abs=3e-4)
+    step, energies = 0.01, []
+    for shift in (-step, 0, step):
+        coords = mf.mol.atom_coords() + np.array([[0, 0, 0], [0, 0, shift]])
+        moved = mf.copy().reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
+        energies.append(moved.kernel())
+    assert found[1, 1, 2, 2] == pytest.approx((energies[0] - 2 * energies[1] + energies[2]) / step**2, abs=2e-3)
+
+
+def test_minima_and_polarizabilities(tmp_path, in_turn):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    row = {"id": "h2", "set": "x", "charge": 0, "multiplicity": 1, "symbols": ["H", "H"]}
+    (folder / "systems.jsonl").write_text(json.dumps(row | {"coords_angstrom": [[0, 0, 0], [0, 0, 0.8]]}) + "\n")
+    (folder / "reactions.jsonl").write_text("")
+    rows = [("bond_1_2", 0.7414, "angstrom"), ("frequency_1", 4401.0, "1/cm"), ("polarizability", 5.2, "bohr^3")]
+    properties = [{"id": "h2", "set": "H2", "property": p, "value": v, "unit": u} for p, v, u in rows]
+    (folder / "properties.jsonl").write_text("\n".join(map(json.dumps, properties)))
+    status, found = run(folder, tmp_path / "out", xc="pbe0", basis="def2-svpd")
+    assert status == 0
+    errors = [p["error"] for p in found["functionals"][0]["properties"]]
+    assert 0 < abs(errors[0]) < 0.03
+    assert 0 < abs(errors[1]) < 150
+    assert 0 < abs(errors[2]) < 1
+    assert len(in_turn) == 1
+
+
+def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
+    members = [models.load("mlxc-lh1"), models.load("mlxc-mgga1")]
+    monkeypatch.setattr(models, "load_members", lambda name: members)
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh1")
+    rows = found["functionals"][0]["reactions"]
+    assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
+
+
+def test_the_page_stands_alone(benchmark_folder, tmp_path, in_turn):
+    run(benchmark_folder, tmp_path, xc="pbe0,pbe")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<svg") == 3
+    assert "<script" not in text
+    assert "bond2" in text
+    assert not [w for w in ('href="http', "src=") if w in text]
+    found = json.loads((tmp_path / "report.json").read_text())
+    times = json.loads((tmp_path / "timings.json").read_text())
+    assert report.html(found, times) == text
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
+    """Killed again and again in the middle: the same report, bit for bit, and no species computed twice."""
+    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh1",
+               "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
+    species, seen = tmp_path / "killed" / "species", {}
+    for patience in (4, 5, 6, 7, 8, 9):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, env=environment,
+        )  # fmt: skip
+        time.sleep(patience)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        files = {p: p.stat().st_mtime_ns for p in species.glob("*.json")}
+        assert files.items() >= seen.items()
+        seen = files
+    assert len(seen) > 0
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, env=environment)
+    files = {p: p.stat().st_mtime_ns for p in species.glob("*.json")}
+    assert len(files) == 8
+    assert files.items() >= seen.items()
+    for name in ("report.json", "reactions.csv", "properties.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -1,0 +1,113 @@
+"""The ladder that benchmarks climb to a self-consistent field, and how it knows a wrong one."""
+
+import numpy as np
+import pytest
+from pyscf import gto, scf
+
+from mlxc.bench.ladder import RUNGS, Attempt, Solution, climb, settled
+from mlxc.bench.protocol import PROTOCOLS
+from mlxc.scf import KS
+
+
+def starting(mol, xc="pbe0", **settings):
+    """() or (xc) -> a calculation of this molecule."""
+    return lambda *other: KS(mol, *(other or [xc])).set(conv_tol=1e-9, **settings)
+
+
+@pytest.fixture
+def stretched():
+    return gto.M(atom="H 0 0 0; H 0 0 2.5", basis="6-31g", verbose=0)
+
+
+def test_the_first_rung_is_pyscf_s_own_calculation(mole):
+    mol = mole("H2O", "6-31g")
+    solution = climb(starting(mol))
+    assert (solution.rung, len(solution.attempts), solution.faults()) == ("diis", 1, [])
+    assert solution.mf.e_tot == pytest.approx(mol.RKS(xc="pbe0").set(conv_tol=1e-9).kernel(), abs=1e-11)
+
+
+def test_every_rung_reaches_the_same_energy(mole):
+    mol = mole("H2O", "6-31g")
+    first = climb(starting(mol)).mf
+    for name, rung in RUNGS.items():
+        assert rung(starting(mol), first).e_tot == pytest.approx(first.e_tot, abs=1e-8), name
+
+
+def test_rungs_are_tried_in_turn(mole, monkeypatch):
+    """Six cycles are too few for DIIS alone, and the level shift goes on from where they led."""
+    solution = climb(starting(mole("CH3", "6-31g"), max_cycle=6))
+    assert solution.rung != "diis"
+    assert not solution.attempts[0].converged
+    assert solution.attempts[0].cycles == 6
+    whole = climb(starting(mole("CH3", "6-31g")))
+    assert whole.rung == "diis"
+    assert solution.mf.e_tot == pytest.approx(whole.mf.e_tot, abs=1e-7)
+
+    def broken(fresh, before):
+        raise np.linalg.LinAlgError("no")
+
+    monkeypatch.setitem(RUNGS, "diis", broken)
+    solution = climb(starting(mole("H2", "6-31g")))
+    assert [a.energy for a in solution.attempts[:1]] == [None]
+
+
+def test_what_no_rung_finds_has_no_result(mole):
+    solution = climb(starting(mole("H2O", "6-31g"), max_cycle=1))
+    assert solution.rung == "none"
+    assert {a.rung for a in solution.attempts} == set(RUNGS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_instabilities_are_followed_down():
+    """The 2p state of lithium is self-consistent, and the 2s state lies below it."""
+    mol = gto.M(atom="Li", basis="6-31g", spin=1, verbose=0)
+    ground = climb(starting(mol))
+    excited = ground.mf.copy()
+    occupied = excited.mo_occ.copy()
+    occupied[0, [1, 2]] = 0, 1
+    excited = scf.addons.mom_occ(excited, excited.mo_coeff, occupied)
+    excited.kernel(excited.make_rdm1(excited.mo_coeff, occupied))
+    assert excited.converged
+    assert excited.e_tot > ground.mf.e_tot + 0.05
+    del excited.get_occ
+    lower = settled(Solution(excited, "diis", [Attempt("diis", excited.e_tot, True, 5)]))
+    assert (lower.rung, lower.stable) == ("stability", True)
+    assert lower.mf.e_tot == pytest.approx(ground.mf.e_tot, abs=1e-6)
+    assert lower.attempts[-1].cycles > 0
+
+
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh1"])
+def test_symmetry_breaks_only_where_it_may(stretched, xc):
+    solution = climb(starting(stretched, xc))
+    kept, broken = settled(solution), settled(solution, broken_symmetry=True)
+    assert kept.mf is solution.mf
+    assert kept.rung == "diis"
+    assert broken.rung == "broken symmetry"
+    assert broken.mf.e_tot < kept.mf.e_tot - 0.02
+    assert broken.mf.spin_square()[0] > 0.7
+
+
+def test_stable_solutions_stay(mole):
+    solution = climb(starting(mole("H2O", "6-31g")))
+    examined = settled(solution, broken_symmetry=True)
+    assert examined.stable
+    assert examined.mf is solution.mf
+    assert len(examined.attempts) == 1
+
+
+def test_an_attempt_that_came_lower_is_a_fault(mole):
+    solution = climb(starting(mole("H2", "6-31g")))
+    solution.attempts[0].energy -= 0.1
+    assert solution.faults() == ["an attempt came lower"]
+    solution.stable = False
+    assert solution.faults() == ["unstable", "an attempt came lower"]
+
+
+def test_protocols(mole):
+    assert set(PROTOCOLS) == {"tight", "standard", "fast"}
+    mol = PROTOCOLS["fast"].mole([("He", (0.0, 0.0, 0.0))], 0, 0)
+    mf = PROTOCOLS["fast"].calculation(mol, "wb97m-v")
+    assert (mf.grids.level, mf.nlcgrids.level, mf.conv_tol) == (3, 1, 1e-8)
+    assert mf.with_df.auxbasis
+    tight = PROTOCOLS["tight"].calculation(mol, "pbe0")
+    assert not hasattr(tight, "with_df")
