@@ -1,0 +1,123 @@
+"""How time and memory of a whole SCF grow with the molecule, of several functionals in one process.
+
+    python benchmarks/scaling.py [--xc X,Y] [--series alkanes,water,acenes] [--limit SECONDS] [--no-fit]
+
+Every functional goes up a series until its SCF takes longer than the limit.  Basis def2-TZVP, PySCF's default grid;
+density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of fits of the time per cycle, of
+the whole SCF, and of the memory to a nao^b, over molecules with more than five heavy atoms.  The machine has to be
+idle.  Interrupted runs go on where they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pyscf
+import torch
+from pyscf import gto, lib
+from speed import acene, measure
+
+from mlxc import models
+from mlxc.files import write_atomic
+
+BASIS = "def2-tzvp"
+
+
+def alkane(carbons: int) -> list:
+    """A straight chain: C-C 1.53, C-H 1.09 Angstrom, tetrahedral angles."""
+    half = math.radians(109.47) / 2
+    along, across = 1.53 * math.sin(half), 1.53 * math.cos(half)
+    up, out = 1.09 * math.cos(half), 1.09 * math.sin(half)
+    places = [np.array([k * along, across * (k % 2), 0.0]) for k in range(carbons)]
+    atoms = [("C", tuple(p)) for p in places]
+    for k, p in enumerate(places):
+        sign = 1 if k % 2 else -1
+        atoms += [("H", tuple(p + np.array([0.0, sign * up, z]))) for z in (out, -out)]
+    for p, direction in ((places[0], places[0] - places[1]), (places[-1], places[-1] - places[-2])):
+        turned = direction * (1, -1, 1)  # the third hydrogen of the end, where the chain would go on
+        atoms.append(("H", tuple(p + 1.09 * turned / np.linalg.norm(turned))))
+    return atoms
+
+
+def water(molecules: int) -> list:
+    """Molecules at the corners of a cubic lattice of 3 Angstrom, nearest to the origin first."""
+    corners = sorted(np.ndindex(4, 4, 4), key=lambda c: (sum(c), c))[:molecules]
+    shape = [("O", (0, 0, 0)), ("H", (0, 0.757, 0.587)), ("H", (0, -0.757, 0.587))]
+    return [(s, tuple(3.0 * np.array(c) + x)) for c in corners for s, x in shape]
+
+
+SERIES = {
+    "alkanes": [(f"C{n}H{2 * n + 2}", alkane(n)) for n in (2, 4, 6, 8, 12, 16, 24)],
+    "water": [(f"(H2O){n}", water(n)) for n in (1, 2, 4, 6, 8, 12, 16, 24)],
+    "acenes": [(f"{n} rings", acene(n)) for n in (1, 2, 3, 4, 5, 6, 7)],
+}
+
+
+def exponents(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """b of a nao^b, by functional, of what has grown over at least three molecules."""
+    out: dict[str, dict[str, float]] = {}
+    for xc in dict.fromkeys(xc for r in rows for xc in r["functionals"]):
+        large = [(r["nao"], r["functionals"][xc]) for r in rows if r["heavy_atoms"] > 5 and xc in r["functionals"]]
+        if len(large) > 2:
+            sizes = np.log([nao for nao, _ in large])
+            out[xc] = {
+                k: round(float(np.polyfit(sizes, np.log([f[k] for _, f in large]), 1)[0]), 2)
+                for k in ("cycle_s", "scf_s", "peak_mb")
+            }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--xc", default="r2scan,pbe0,b3lyp,wb97m-v,default")
+    parser.add_argument("--series", default=",".join(SERIES))
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds of one SCF after which a series ends")
+    parser.add_argument("--no-fit", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(lib.num_threads())
+    out = args.out or Path(f"benchmarks/results/scaling{'-no-fit' if args.no_fit else ''}.json")
+    settings = {
+        "command": f"python benchmarks/scaling.py --xc {args.xc} --limit {args.limit:g}"
+        + (" --no-fit" if args.no_fit else ""),
+        "settings": f"{BASIS}, PySCF's default grid and max_memory, {'no ' if args.no_fit else ''}density fitting",
+        "threads": lib.num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "pyscf": pyscf.__version__,
+        "torch": torch.__version__,
+        "models": {xc: sha for xc in args.xc.split(",") if (sha := models.sha256(xc))},
+    }
+    record = json.loads(out.read_text()) if out.exists() else {}
+    if {k: record.get(k) for k in settings} != settings:
+        record = settings | {"series": {}, "exponents": {}}
+    for series in args.series.split(","):
+        rows = record["series"].setdefault(series, [])
+        slow = {xc for r in rows for xc, f in r["functionals"].items() if f["scf_s"] > args.limit}
+        for name, atoms in SERIES[series]:
+            mol = gto.M(atom=atoms, basis=BASIS, verbose=0)
+            row = next((r for r in rows if r["molecule"] == name), None)
+            if row is None:
+                heavy = sum(mol.atom_charge(i) > 1 for i in range(mol.natm))
+                row = {"molecule": name, "heavy_atoms": heavy, "nao": int(mol.nao), "functionals": {}}
+            for xc in args.xc.split(","):
+                if xc in slow or xc in row["functionals"]:
+                    continue
+                row["functionals"][xc] = found = measure(mol, xc, fit=not args.no_fit)
+                print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
+                if found["scf_s"] > args.limit:
+                    slow.add(xc)
+                if row not in rows:
+                    rows.append(row)
+                record["exponents"][series] = exponents(rows)
+                write_atomic(out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record["exponents"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
