@@ -62,15 +62,12 @@ def chosen(only: str | None) -> list[Condition]:
 
 
 class Outcomes:
-    """What has been measured of a functional: in memory and, where there is a folder, in one file for each condition.
-
-    wall_s  what measuring took this time
-    """
+    """What has been measured of a functional: in memory and, where there is a folder, in one file for each condition."""
 
     def __init__(self, xc: str, quick: bool, folder: Path | None):
         self.identity = {"xc": xc, "sha256": models.sha256(xc), "mlxc": __version__, "pyscf": pyscf.__version__,
                          "quick": quick}  # fmt: skip
-        self.subject, self.folder, self.wall_s = Subject(xc), folder, 0.0
+        self.subject, self.folder = Subject(xc), folder
         self._found = {c.name: outcome for c in CONDITIONS if (outcome := self._stored(c))}
 
     def _path(self, condition: Condition) -> Path:
@@ -94,7 +91,6 @@ class Outcomes:
         began = time.perf_counter()
         outcome = condition.check(self.subject, bool(self.identity["quick"]))
         outcome["wall_s"] = round(time.perf_counter() - began, 2)
-        self.wall_s += outcome["wall_s"]
         self._found[condition.name] = outcome
         if self.folder and outcome["status"] != "not measured":  # which may be mended, and is tried again
             write_atomic(self._path(condition), json.dumps({"of": self.identity, "outcome": outcome}) + "\n")
@@ -106,7 +102,8 @@ class Outcomes:
     def of(self, conditions: list[Condition]) -> dict[str, Any]:
         """The part of a report on this functional."""
         outcomes = [self._found.get(c.name) or c.unasked() for c in conditions]
-        return {"name": self.subject.name, **self.identity, "outcomes": outcomes, "wall_s": round(self.wall_s, 1)}
+        wall_s = round(sum(o.get("wall_s", 0.0) for o in outcomes), 1)
+        return {"name": self.subject.name, **self.identity, "outcomes": outcomes, "wall_s": wall_s}
 
 
 def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Path | None = None) -> dict[str, Any]:
