@@ -1,10 +1,11 @@
-"""Does the SCF converge?  From PySCF's default guess and settings, and, where it does not, up the ladder of mlxc bench.
+"""Does the SCF converge?  With PySCF's DIIS from its guess, and, where that fails, up the ladder of mlxc bench.
 
     python benchmarks/robustness.py [--data FOLDER] [--xc X,Y] [--max-heavy N] [--jobs N] [--out FILE.json]
 
 Counts how many species each rung of the ladder was needed for (mlxc.bench.ladder), of all systems of the reactions in
 FOLDER and of a hard list: stretched bonds, atoms and monoxides of transition metals, open-shell singlets, anions and a
-zwitterion.  The species of the hard list are examined for stability.  Interrupted runs go on where they were.
+zwitterion.  The species of the hard list are examined for stability, and singlets among them may become unrestricted.
+Protocol `fast`.  Interrupted runs go on where they were.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import platform
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pyscf
@@ -23,11 +23,10 @@ import torch
 
 from mlxc import models
 from mlxc.bench.protocol import PROTOCOLS
-from mlxc.bench.species import Species, compute
+from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import load
 from mlxc.files import make_folder, write_atomic
 from mlxc.reference.benchmark import System, make_system
-from mlxc.workers import results
 
 
 def _line(id: str, atoms: str, multiplicity: int = 1, charge: int = 0) -> System:
@@ -99,27 +98,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/robustness.json"))
     args = parser.parse_args()
     protocol = PROTOCOLS["fast"]
-    groups: dict[str, tuple[list[System], str]] = {"hard": (HARD, "open")}
+    groups = {"hard": (HARD, replace(protocol, stability=True, broken_symmetry=True))}
     if args.data:
         suite = load(args.data).chosen(max_heavy=args.max_heavy)
         reacting = dict.fromkeys(i for r in suite.reactions for i in r.stoichiometry)
         unique = {suite.systems[i].key: suite.systems[i] for i in reacting}
-        groups["sets"] = (list(unique.values()), "none")
+        groups["sets"] = (list(unique.values()), protocol)
     make_folder(args.work)
-    tasks = {
-        (xc, group, s.id): Species(s, xc, models.sha256(xc), replace(protocol, stability=stability))
+    asked = [
+        (xc, group, system, settings)
         for xc in args.xc.split(",")
-        for group, (systems, stability) in groups.items()
-        for s in systems
-    }
-    known = {k: r for k, t in tasks.items() if (r := t.stored(args.work)) is not None}
-    waiting = [t for k, t in tasks.items() if k not in known]
-    keys = {id(t): k for k, t in tasks.items()}
-    for task, result in results(partial(compute, threads=1), waiting, args.jobs, None, len(known), "bench"):
-        if isinstance(result, BaseException):
-            raise result
-        task.store(args.work, result)
-        known[keys[id(task)]] = result
+        for group, (systems, settings) in groups.items()
+        for system in systems
+    ]
+    species = [Species(system, xc, identity_of(xc), settings) for xc, _, system, settings in asked]
+    found = compute_all(species, args.work, args.jobs, threads=1)
+    known = {(xc, group, s.id): r for (xc, group, s, _), r in zip(asked, found, strict=True)}
     record = {
         "command": f"python benchmarks/robustness.py{' --data FOLDER' if args.data else ''} --xc {args.xc} "
         f"--max-heavy {args.max_heavy}",

@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py [--xc X,Y] [--series alkanes,water,acenes] [--limit SECONDS] [--no-fit]
 
-Every functional goes up a series until its SCF takes longer than the limit.  Basis def2-TZVP, PySCF's default grid;
-density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of fits of the time per cycle, of
-the whole SCF, and of the memory to a nao^b, over molecules with more than five heavy atoms.  The machine has to be
-idle.  Interrupted runs go on where they were.
+Every functional goes up a series until its SCF takes longer than the limit, or memory does not suffice.  Basis
+def2-TZVP, PySCF's default grid; density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of
+fits of the time per cycle, of the whole SCF, and of the memory on top of what there was before, to a nao^b, over
+molecules with more than five heavy atoms.  The machine has to be idle.  Interrupted runs go on where they were.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pyscf
 import torch
 from pyscf import gto, lib
-from speed import acene, measure
+from speed import acene, exponents, measure
 
 from mlxc import models
 from mlxc.files import write_atomic
@@ -59,20 +59,6 @@ SERIES = {
 }
 
 
-def exponents(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """b of a nao^b, by functional, of what has grown over at least three molecules."""
-    out: dict[str, dict[str, float]] = {}
-    for xc in dict.fromkeys(xc for r in rows for xc in r["functionals"]):
-        large = [(r["nao"], r["functionals"][xc]) for r in rows if r["heavy_atoms"] > 5 and xc in r["functionals"]]
-        if len(large) > 2:
-            sizes = np.log([nao for nao, _ in large])
-            out[xc] = {
-                k: round(float(np.polyfit(sizes, np.log([f[k] for _, f in large]), 1)[0]), 2)
-                for k in ("cycle_s", "scf_s", "peak_mb")
-            }
-    return out
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xc", default="r2scan,pbe0,b3lyp,wb97m-v,default")
@@ -108,13 +94,18 @@ def main() -> None:
             for xc in args.xc.split(","):
                 if xc in slow or xc in row["functionals"]:
                     continue
-                row["functionals"][xc] = found = measure(mol, xc, fit=not args.no_fit)
+                try:
+                    found = measure(mol, xc, fit=not args.no_fit)
+                except MemoryError:
+                    slow.add(xc)
+                    continue
+                row["functionals"][xc] = found
                 print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
                 if found["scf_s"] > args.limit:
                     slow.add(xc)
                 if row not in rows:
                     rows.append(row)
-                record["exponents"][series] = exponents(rows)
+                record["exponents"][series] = {k: exponents(rows, k) for k in ("cycle_s", "scf_s", "own_mb")}
                 write_atomic(out, json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["exponents"], indent=1))
 

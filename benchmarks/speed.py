@@ -21,6 +21,7 @@ import math
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +70,20 @@ CASES: dict[str, tuple] = {
 }
 
 
-def peak_memory(reset: bool = False) -> float:
-    """Peak of this process's memory in MB since the last reset; nan where the system does not tell."""
+def memory(what: str = "VmRSS") -> float:
+    """This process's memory in MB; nan where the system does not tell."""
     try:
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        status = Path("/proc/self/status").read_text()
+        return int(Path("/proc/self/status").read_text().split(f"{what}:")[1].split()[0]) / 1024
     except OSError:
         return math.nan
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def peak_memory(reset: bool = False) -> float:
+    """Peak of this process's memory in MB since the last reset; nan where the system does not tell."""
+    if reset:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    return memory("VmHWM")
 
 
 def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True) -> dict[str, float]:
@@ -105,6 +111,7 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
         return result
 
     mf.get_veff = get_veff
+    before = memory()
     peak_memory(reset=True)
     start = time.perf_counter()
     mf.kernel(dm)
@@ -116,7 +123,9 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
         "after_s": end - stamps[done],
         "scf_s": end - start,
         "cycles": done,
+        "converged": bool(mf.converged),
         "peak_mb": peak_memory(),
+        "own_mb": peak_memory() - before,
     }
 
 
@@ -138,12 +147,12 @@ def run_case(name: str, functionals: list[str], repeats: int) -> dict:
     return row
 
 
-def exponents(rows: list[dict], basis: str = "def2-tzvp") -> dict[str, float]:
-    """b of a fit of the time per cycle to a nao^b, over the cases with more than five heavy atoms in this basis."""
-    large = [r for r in rows if r["basis"] == basis and r["heavy_atoms"] > 5]
+def exponents(rows: list[dict], quantity: str = "cycle_s") -> dict[str, float]:
+    """b of a fit of a measured quantity to a nao^b, by functional, over molecules with more than five heavy atoms."""
     out = {}
-    for xc in sorted({xc for r in large for xc in r["functionals"]}):
-        points = [(r["nao"], r["functionals"][xc]["cycle_s"]) for r in large if xc in r["functionals"]]
+    for xc in sorted({xc for r in rows for xc in r["functionals"]}):
+        large = [(r["nao"], r["functionals"].get(xc)) for r in rows if r["heavy_atoms"] > 5]
+        points = [(nao, f[quantity]) for nao, f in large if f and f[quantity] > 0]  # not nan
         if len(points) > 2:
             out[xc] = round(float(np.polyfit(*np.log(points).T, 1)[0]), 2)
     return out
@@ -198,7 +207,7 @@ def main() -> None:
             "pyscf": pyscf.__version__,
             "torch": torch.__version__,
             "models": shas,
-            "exponents": exponents(rows),
+            "exponents": exponents([r for r in rows if r["basis"] == "def2-tzvp"]),
             "rows": rows,
         }
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def _bench(args: argparse.Namespace) -> int:
 
     report = bench(
         args.data, args.xc, args.out, args.sets, args.role, args.elements, args.max_heavy, args.protocol, args.basis,
-        args.jobs, args.scheduler,
+        args.broken_symmetry, args.jobs, args.scheduler,
     )  # fmt: skip
     return 3 if any(f["failed"] for f in report["functionals"]) else 0
 
@@ -196,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--xc", type=_list, default=["default"], metavar="X,Y", help="default: the shipped model")
     benchmark.add_argument("--protocol", default="standard", help="tight, standard or fast (docs/benchmarks.md)")
     benchmark.add_argument("--basis", help="instead of the protocol's")
+    benchmark.add_argument("--broken-symmetry", action="store_true", help="let singlets become unrestricted")
     benchmark.add_argument("--jobs", type=_positive, default=1, help="local processes, which share the cores")
     benchmark.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
     benchmark.add_argument("--out", type=Path, required=True, metavar="DIR", help="reports; goes on from there")

@@ -15,11 +15,12 @@ from pyscf import dft
 
 import mlxc
 from mlxc import models
-from mlxc.bench import bench as benchmark
 from mlxc.bench import report, suite
+from mlxc.bench import species as species_module
+from mlxc.bench.ladder import shaken
 from mlxc.bench.protocol import PROTOCOLS
-from mlxc.bench.quantities import error, value
-from mlxc.bench.species import Species, compute
+from mlxc.bench.quantities import check, error, value
+from mlxc.bench.species import Species, compute, identity_of
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
 from mlxc.cli import main
 from mlxc.errors import InputError
@@ -39,7 +40,7 @@ def in_turn(monkeypatch):
             names.append(task.name)
             yield task, work(task)
 
-    monkeypatch.setattr(benchmark, "results", results)
+    monkeypatch.setattr(species_module, "results", results)
     return names
 
 
@@ -74,8 +75,8 @@ def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
     energies = {}
     for i, s in systems.items():
         mf = dft.KS(s.mole("6-31g"), xc="pbe0").density_fit()
-        mf.grids.level = 3
-        energies[i] = mf.run(conv_tol=1e-8).e_tot
+        mf.grids.level, mf.conv_tol = 3, 1e-8
+        energies[i] = mf.kernel(shaken(mf))
     for row, expected in zip(
         found["functionals"][0]["reactions"],
         [2 * energies["h"] - energies["h2"], energies["h"] + energies["f"] - energies["hf"]],
@@ -93,20 +94,49 @@ def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
 
 
 def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):
-    run(benchmark_folder, tmp_path, "--max-heavy", "1")
-    before = (tmp_path / "report.json").read_bytes()
+    run(benchmark_folder, tmp_path, "--elements", "H")
+    assert in_turn == ["pbe0: h2", "pbe0: h"]
+    run(benchmark_folder, tmp_path)
     assert len(in_turn) == 4
+    before = (tmp_path / "report.json").read_bytes()
     run(benchmark_folder, tmp_path)
     assert len(in_turn) == 4
     assert (tmp_path / "report.json").read_bytes() == before
-    for change in ({"xc": "pbe"}, {"basis": "sto-3g"}):
-        run(benchmark_folder, tmp_path, **change)
+    run(benchmark_folder, tmp_path, xc="pbe")
+    run(benchmark_folder, tmp_path, basis="sto-3g")
     assert len(in_turn) == 12
     one = sorted((tmp_path / "species").iterdir())[0]
     one.write_text(one.read_text()[:40])
-    for settings in ({"xc": "pbe0,pbe"}, {"basis": "sto-3g"}):
-        run(benchmark_folder, tmp_path, **settings)
+    run(benchmark_folder, tmp_path, xc="pbe0,pbe")
+    run(benchmark_folder, tmp_path, basis="sto-3g")
     assert len(in_turn) == 13
+
+
+def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
+    _, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="default,mlxc-lh1", basis="sto-3g")
+    assert [f["name"] for f in found["functionals"]] == ["mlxc-lh1"]
+    assert found["functionals"][0]["sha256"] == models.describe()["sha256"]
+    run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-lh1", basis="sto-3g")
+    assert len(in_turn) == 2
+    system = suite.load(benchmark_folder).systems["h"]
+    other = identity_of("mlxc-lh1") | {"sha256": "0" * 64}
+    with pytest.raises(InputError, match="same versions and models"):
+        compute(Species(system, "mlxc-lh1", other, PROTOCOLS["fast"]))
+
+
+def test_what_breaks_off_is_tried_again(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
+    def climb(start):
+        raise MemoryError("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(species_module, "climb", climb)
+        status, found = run(benchmark_folder, tmp_path, "--elements", "H")
+    assert status == 3
+    assert found["functionals"][0]["failed"] == ["h", "h2"]
+    assert "none left" in capsys.readouterr().out
+    status, found = run(benchmark_folder, tmp_path, "--elements", "H")
+    assert status == 0
+    assert len(in_turn) == 4
 
 
 def test_a_reaction_with_an_unconverged_species_is_no_average(benchmark_folder, tmp_path, monkeypatch, capsys):
@@ -115,7 +145,7 @@ def test_a_reaction_with_an_unconverged_species_is_no_average(benchmark_folder, 
             failed = {"converged": False, "rung": "none", "faults": [], "wall_s": 1.0}
             yield task, failed if task.system.id == "hf" else work(task)
 
-    monkeypatch.setattr(benchmark, "results", results)
+    monkeypatch.setattr(species_module, "results", results)
     status, found = run(benchmark_folder, tmp_path)
     assert status == 3
     functional = found["functionals"][0]
@@ -141,6 +171,7 @@ def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
         (["--basis", "none"], "basis 'none' is unknown"),
         (["--xc", "none"], "unknown functional 'none'"),
         (["--xc", "svwn-d4"], "PySCF cannot run 'svwn-d4'"),
+        (["--xc", ","], "no functional is given"),
     ):
         argv = ["bench", "--data", benchmark_folder, "--protocol", "fast", "--out", tmp_path / "no", *options]
         assert main([str(a) for a in argv]) == 2
@@ -176,7 +207,7 @@ def test_the_shipped_data_are_the_default(tmp_path, in_turn):
     assert main([*argv, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "report.json").read_text())["functionals"][0]
     assert {r["set"] for r in found["reactions"]} == {"atomization", "ionization", "affinity"}
-    assert {r["name"] for r in found["reactions"]} >= {"H2", "HF", "F+", "F-"}
+    assert {r["name"] for r in found["reactions"]} == {"H2", "HF", "F+", "F-", "H-"}
     errors = {(p["id"], p["property"]): p["error"] for p in found["properties"]}
     assert 0.001 < errors["small/HF", "density_l1"] < 0.05
     assert 0 < errors["small/HF", "density_l2"] < errors["small/HF", "density_l1"]
@@ -192,9 +223,10 @@ def test_a_density_is_its_own_reference(mole):
     dm = mf.make_rdm1() / 2
     own = replace(reference, dm1=np.array([dm, dm]))
     protocol = replace(PROTOCOLS["fast"], basis="aug-cc-pvtz", density_fit=False)
-    results = [compute(Species(system, "hf", None, protocol, ("density",), r)) for r in (own, reference)]
-    assert results[0]["density_l1"] < 1e-4
-    assert results[1]["density_l1"] > 5e-3
+    references = {"own": own, "other": reference}
+    result = compute(Species(system, "hf", identity_of("hf"), protocol, frozenset({"density"}), references))
+    assert result["densities"]["own"]["density_l1"] < 1e-4
+    assert result["densities"]["other"]["density_l1"] > 5e-3
 
 
 def test_quantities():
@@ -210,6 +242,7 @@ def test_quantities():
 
     assert value(row("dipole_norm", "debye"), result) == pytest.approx(5.0)
     assert value(row("dipole_z", "e*bohr"), result) == pytest.approx(4.0 / 2.541746, rel=1e-6)
+    assert error(row("dipole_z", "e*bohr", 0.1), 0.1 + 0.01 / 2.541746) == pytest.approx(1.0)
     assert value(row("ip_vertical_ev_expt", "eV"), result) == pytest.approx(13.605693, rel=1e-6)
     assert value(row("bond_1_3", "angstrom"), result) == pytest.approx(5**0.5)
     assert value(row("angle_1_2_3", "degree"), result) == pytest.approx(90.0)
@@ -217,26 +250,41 @@ def test_quantities():
     assert value(row("polarizability", "bohr^3"), result) is None
     assert error(row("dipole_norm", "debye", 0.5), 0.6) == pytest.approx(10.0)  # percent of 1 Debye
     assert error(row("dipole_norm", "debye", 2.0), 1.9) == pytest.approx(-5.0)
-    for bad in (row("colour", "nm"), row("dipole_norm", "e*bohr")):
-        with pytest.raises(InputError, match=bad.property):
-            value(bad, result)
+    water = suite.load(None).systems["small/H2O"]
+    check(row("angle_2_1_3", "degree"), water, ())
+    for name, unit in (
+        ("colour", "nm"),
+        ("dipole_norm", "e*bohr"),
+        ("angle_1_2", "degree"),
+        ("bond_1_4", "angstrom"),
+        ("bond_0_1", "angstrom"),
+        ("frequency_10", "1/cm"),
+        ("density_l1", "per electron"),
+    ):
+        with pytest.raises(InputError, match="set"):
+            check(row(name, unit), water, ())
 
 
 @pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh1"])
 def test_second_derivatives(mole, xc):
     mf = mlxc.KS(mole("H2", "6-31g"), xc)
     mf.grids.level = 3 if xc == "pbe0" else 1
-    mf.run(conv_tol=1e-10)
+    with pytest.raises(InputError, match="converged"):
+        hessian(mf)
+    mf.run(conv_tol=1e-8)  # as in the protocols
+    coords, weights = mf.mol.atom_coords(), mf.grids.weights
     found = hessian(mf)
     assert found.shape == (2, 2, 3, 3)
-    assert found == pytest.approx(found.transpose(1, 0, 3, 2))
+    assert np.array_equal(mf.mol.atom_coords(), coords)
+    assert mf.grids.weights is weights
     if xc == "pbe0":
         assert found == pytest.approx(mf.Hessian().kernel(), abs=3e-4)
     step, energies = 0.01, []
     for shift in (-step, 0, step):
         coords = mf.mol.atom_coords() + np.array([[0, 0, 0], [0, 0, shift]])
-        moved = mf.copy().reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
-        energies.append(moved.kernel())
+        moved = mlxc.KS(mf.mol.set_geom_(coords, unit="Bohr", inplace=False), xc)
+        moved.grids.level = mf.grids.level
+        energies.append(moved.run(conv_tol=1e-11).e_tot)
     assert found[1, 1, 2, 2] == pytest.approx((energies[0] - 2 * energies[1] + energies[2]) / step**2, abs=2e-3)
 
 
@@ -256,6 +304,10 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
     assert 0 < abs(errors[1]) < 150
     assert 0 < abs(errors[2]) < 1
     assert len(in_turn) == 1
+    # at the geometry that is given, whatever else is asked
+    (folder / "properties.jsonl").write_text(json.dumps(properties[2]))
+    _, alone = run(folder, tmp_path / "alone", xc="pbe0", basis="def2-svpd")
+    assert alone["functionals"][0]["properties"][0]["error"] == pytest.approx(errors[2], abs=1e-6)
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
@@ -278,28 +330,57 @@ def test_the_page_stands_alone(benchmark_folder, tmp_path, in_turn):
     assert report.html(found, times) == text
 
 
+def test_dispersion_is_part_of_a_name(benchmark_folder, tmp_path, in_turn):
+    _, found = run(benchmark_folder, tmp_path, xc="b3lyp,b3lyp-d3bj,b3lyp-d4")
+    values = [f["reactions"][1]["value_kcal"] for f in found["functionals"]]
+    assert len(set(values)) == 3
+    assert values == pytest.approx([values[0]] * 3, abs=0.5)
+
+
+def test_files_of_reference_data(tmp_path, in_turn):
+    argv = ["bench", "--data", str(shipped.path_of("two_electron")), "--elements", "He", "--xc", "pbe", "--out"]
+    assert main([*argv, str(tmp_path), "--protocol", "fast", "--basis", "def2-svp"]) == 0
+    found = json.loads((tmp_path / "report.json").read_text())["functionals"][0]
+    assert {p["set"] for p in found["properties"]} == {"densities-two_electron"}
+    assert {p["id"] for p in found["properties"]} == {"two_electron/He", "two_electron/He triplet"}
+
+
+def test_folders_that_cannot_be_written_are_refused(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(species_module, "write_atomic", full)
+    argv = ["bench", "--data", str(benchmark_folder), "--protocol", "fast", "--basis", "sto-3g", "--xc", "pbe"]
+    assert main([*argv, "--out", str(tmp_path / "full")]) == 2
+    assert "No space left" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([*argv, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
-    """Killed again and again in the middle: the same report, bit for bit, and no species computed twice."""
+    """Killed in the middle, twice: the same report, bit for bit, and no species computed twice."""
     command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh1",
                "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)
-    species, seen = tmp_path / "killed" / "species", {}
-    for patience in (4, 5, 6, 7, 8, 9):
+    folder, seen = tmp_path / "killed" / "species", {}
+    for at_least in (2, 5):
         process = subprocess.Popen(
             [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, env=environment,
         )  # fmt: skip
-        time.sleep(patience)
+        while len(list(folder.glob("*.json"))) < at_least:
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        files = {p: p.stat().st_mtime_ns for p in species.glob("*.json")}
+        files = {p: p.stat().st_mtime_ns for p in folder.glob("*.json")}
+        assert len(files) < 8
         assert files.items() >= seen.items()
         seen = files
-    assert len(seen) > 0
     subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, env=environment)
-    files = {p: p.stat().st_mtime_ns for p in species.glob("*.json")}
+    files = {p: p.stat().st_mtime_ns for p in folder.glob("*.json")}
     assert len(files) == 8
     assert files.items() >= seen.items()
     for name in ("report.json", "reactions.csv", "properties.csv"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from mlxc import models
 from mlxc.bench import report
 from mlxc.bench.judge import judged
 from mlxc.bench.protocol import PROTOCOLS, Protocol
-from mlxc.bench.species import Species, compute
+from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import load
 from mlxc.errors import BREAKS, InputError, MlxcError
 from mlxc.files import make_folder
+from mlxc.run import check_writable
 from mlxc.version import __version__
-from mlxc.workers import results
 
 
 def bench(
@@ -34,6 +33,7 @@ def bench(
     max_heavy: int | None = None,
     protocol: str = "standard",
     basis: str | None = None,
+    broken_symmetry: bool = False,
     jobs: int = 1,
     scheduler: str | None = None,
 ) -> dict[str, Any]:
@@ -42,81 +42,91 @@ def bench(
     data : a folder of systems.jsonl, reactions.jsonl and properties.jsonl, one of GMTKN55's layout, a file of reference
         data, or None for those that come with mlxc
     sets, role, elements, max_heavy : the rows to compute (`Suite.chosen`), all by default
-    basis : instead of the protocol's
+    protocol, basis, broken_symmetry : a name of PROTOCOLS, and what to change in it
     jobs, scheduler : local processes, which share the cores, or the address of a Dask cluster
 
     Every species has a file in `out`/species, from which an interrupted run goes on.  Raises InputError and its
-    relatives before anything is computed.
+    relatives before anything is computed, and where a worker or the folder is lost.
     """
-    settings = _settings(protocol, basis)
+    settings = _settings(protocol, basis, broken_symmetry)
     suite = load(data).chosen(sets, role, elements, max_heavy)
-    functionals = {xc: _checked(xc, settings) for xc in dict.fromkeys(xcs)}
+    functionals = _checked(xcs, settings)
     needed = suite.needed()
-    tasks = {
-        (xc, key): Species(
-            system, xc, sha256, settings, extras, suite.references[system.id] if "density" in extras else None
-        )
-        for xc, sha256 in functionals.items()
-        for key, (system, extras) in needed.items()
-    }
-    for system, _ in needed.values():  # a basis that lacks an element
-        atoms = list(zip(system.symbols, system.coords, strict=True))
-        settings.mole(atoms, system.charge, system.multiplicity - 1)
+    for system in map(suite.systems.__getitem__, needed):  # a basis that lacks an element
+        settings.mole(list(zip(system.symbols, system.coords, strict=True)), system.charge, system.multiplicity - 1)
+    if any("minimum" in extras for extras in needed.values()):
+        _need_geometric()
     folder = out / "species"
     make_folder(folder)
-    known = {k: found for k, task in tasks.items() if (found := task.stored(folder)) is not None}
-    waiting = sorted((t for k, t in tasks.items() if k not in known), key=lambda t: -t.cost)
-    if waiting:
-        keys = {id(t): k for k, t in tasks.items()}
-        threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
-        for task, result in results(
-            partial(compute, threads=threads), waiting, jobs, scheduler, len(known), extra="bench"
-        ):
-            if isinstance(result, MlxcError):
-                raise result
-            if isinstance(result, BaseException):
-                result = {"converged": False, "rung": "none", "faults": [f"the worker failed: {result!r}"]}
-            else:
-                task.store(folder, result)
-            known[keys[id(task)]] = result
-    found = {
+    check_writable(folder / "result.json")
+    species = [
+        Species(
+            suite.systems[id], xc, identity, settings, frozenset(extras),
+            {id: suite.references[id]} if "density" in extras else {},
+        )
+        for xc, identity in functionals.items()
+        for id, extras in needed.items()
+    ]  # fmt: skip
+    threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+    found = compute_all(species, folder, jobs, scheduler, threads)
+    by_xc = {xc: dict(zip(needed, found[k * len(needed) :], strict=False)) for k, xc in enumerate(functionals)}
+    content = {
         "mlxc": __version__,
         "pyscf": pyscf.__version__,
         "data": suite.name,
         "protocol": settings.settings(),
         "functionals": [
-            {"name": models.describe(xc)["name"] if sha256 else xc, "xc": xc, "sha256": sha256}
-            | judged(suite, {k: known[xc, k] for k in needed})
-            for xc, sha256 in functionals.items()
+            {"name": models.describe(xc)["name"] if "sha256" in identity else xc, **identity, "xc": xc}
+            | judged(suite, by_xc[xc])
+            for xc, identity in functionals.items()
         ],
     }
-    times = {xc: {needed[k][0].id: known[xc, k].get("wall_s") for k in needed} for xc in functionals}
-    print(report.table(found))
-    print(*report.write(out, found, times), sep="\n")
-    return found
+    times = {xc: {id: r["wall_s"] for id, r in results.items() if "wall_s" in r} for xc, results in by_xc.items()}
+    print(report.table(content))
+    print(*report.write(out, content, times), sep="\n")
+    return content
 
 
-def _settings(protocol: str, basis: str | None) -> Protocol:
-    if protocol not in PROTOCOLS:
-        raise InputError(f"no protocol {protocol!r}: there are {', '.join(PROTOCOLS)}")
-    settings = PROTOCOLS[protocol]
-    return replace(settings, name=f"{protocol}, {basis}", basis=basis) if basis else settings
+def _settings(name: str, basis: str | None, broken_symmetry: bool) -> Protocol:
+    if name not in PROTOCOLS:
+        raise InputError(f"no protocol {name!r}: there are {', '.join(PROTOCOLS)}")
+    settings = PROTOCOLS[name]
+    if basis:
+        settings = replace(settings, name=f"{settings.name}, {basis}", basis=basis)
+    if broken_symmetry:
+        settings = replace(settings, name=f"{settings.name}, broken symmetry", broken_symmetry=True)
+    return settings
 
 
-def _checked(xc: str, protocol: Protocol) -> str | None:
-    """The hash of a model's weights, None for others, once a helium atom has shown that PySCF can run it.
+def _checked(xcs: list[str], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Each functional once, with what its results depend on, after a helium atom has shown that PySCF can run it.
 
     A dispersion correction without its package or parameters is found so.
     """
-    models.resolve(xc)
-    helium = gto.M(atom="He", basis="def2-svp", verbose=0)
+    found: dict[str, dict[str, Any]] = {}
+    for xc in xcs:
+        models.resolve(xc)
+        identity = identity_of(xc)
+        if identity in found.values():
+            continue
+        helium = gto.M(atom="He", basis="def2-svp", verbose=0)
+        try:
+            mf = protocol.calculation(helium, xc)
+            mf.grids.level = mf.nlcgrids.level = 0
+            mf.kernel()
+        except MlxcError:
+            raise
+        except (ImportError, NotImplementedError, *BREAKS) as err:
+            more = "; dispersion corrections need pip install 'mlxc[bench]'" if "-d" in xc.lower() else ""
+            raise InputError(f"PySCF cannot run {xc!r}: {err or type(err).__name__}{more}") from err
+        found[xc] = identity
+    if not found:
+        raise InputError("no functional is given: --xc takes names with commas between them")
+    return found
+
+
+def _need_geometric() -> None:
     try:
-        mf = protocol.calculation(helium, xc)
-        mf.grids.level = mf.nlcgrids.level = 0
-        mf.kernel()
-    except MlxcError:
-        raise
-    except (ImportError, NotImplementedError, *BREAKS) as err:
-        more = "; dispersion corrections need pip install 'mlxc[bench]'" if "-d" in xc.lower() else ""
-        raise InputError(f"PySCF cannot run {xc!r}: {err or type(err).__name__}{more}") from err
-    return models.sha256(xc)
+        import geometric  # noqa: F401
+    except ImportError as err:
+        raise InputError("geometries and frequencies need geomeTRIC: pip install 'mlxc[bench]'") from err

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxc.bench.quantities import error, error_unit, quantity, value
+from mlxc.bench.quantities import error, error_unit, group, value
 from mlxc.bench.statistics import averages, weighted
 from mlxc.bench.suite import Suite
 from mlxc.reference.benchmark import Property, Reaction
@@ -16,16 +16,16 @@ from mlxc.units import KCAL
 Result = dict[str, Any]
 
 
-def judged(suite: Suite, results: dict[str, Result]) -> dict[str, Any]:
-    """The part of a report on one functional, from the results of all species by the keys of their systems.
+def judged(suite: Suite, of: dict[str, Result]) -> dict[str, Any]:
+    """The part of a report on one functional, from the results of all species by the ids of their systems.
 
     A reaction counts only where all its species have converged, and is listed as failed otherwise.
     """
-    of = {id: results[s.key] for id, s in suite.systems.items() if s.key in results}
     reactions = [_reaction(row, of) for row in suite.reactions]
     properties = [_property(row, of[row.id]) for row in suite.properties]
     sets = dict.fromkeys(r["group"] for r in reactions)
-    kinds = dict.fromkeys((p["set"], p["quantity"], p["error_unit"]) for p in properties)
+    kinds = dict.fromkeys((p["set"], p["group"], p["error_unit"]) for p in properties)
+    each = {suite.systems[id].key: id for id in sorted(of, reverse=True)}  # one id of those of equal systems
     errors: dict[str, list[float]] = {}
     for r in reactions:
         if r["converged"]:
@@ -37,13 +37,13 @@ def judged(suite: Suite, results: dict[str, Result]) -> dict[str, Any]:
             "gmtkn55": weighted(maes, {s: len(e) for s, e in errors.items()}),
             "properties": [
                 {"set": s, "quantity": q, "unit": unit}
-                | _averages([p for p in properties if (p["set"], p["quantity"]) == (s, q)], "error")
+                | _averages([p for p in properties if (p["set"], p["group"]) == (s, q)], "error")
                 for s, q, unit in kinds
             ],
         },
-        "rungs": dict(sorted(Counter(r["rung"] for r in results.values()).items())),
-        "failed": sorted(id for id, r in of.items() if not r["converged"]),
-        "doubtful": {id: r["faults"] for id, r in sorted(of.items()) if r["faults"]},
+        "rungs": dict(sorted(Counter(of[id]["rung"] for id in each.values()).items())),
+        "failed": sorted(id for id in each.values() if not of[id]["converged"]),
+        "doubtful": {id: of[id]["faults"] for id in sorted(each.values()) if of[id]["faults"]},
         "reactions": reactions,
         "properties": properties,
     }
@@ -79,7 +79,7 @@ def _property(row: Property, result: Result) -> dict[str, Any]:
         "set": row.set,
         "id": row.id,
         "property": row.property,
-        "quantity": quantity(row),
+        "group": group(row),
         "unit": row.unit,
         "ref": row.value,
         "value": found,

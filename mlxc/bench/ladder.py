@@ -1,8 +1,8 @@
 """A self-consistent field that is meant to be found: rungs, each tried where the one before it has failed.
 
-    diis            PySCF's default: DIIS from the superposition of atoms
+    diis            PySCF's default: DIIS from the superposition of atoms, `shaken`
     level shift     on from there, unoccupied orbitals raised by LEVEL_SHIFT
-    damping         again from the start, half of the old Fock matrix kept
+    damping         again from the start, half of the old Fock matrix kept in the first DAMPED cycles
     second order    PySCF's second-order solver, from the orbitals of the lowest attempt
     other density   second order from the converged orbitals of another functional (OTHER)
 
@@ -12,7 +12,7 @@ What has converged may be a saddle point: `settled` follows the instabilities th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,10 @@ from mlxc.errors import BREAKS
 from mlxc.occupations import LEVEL_SHIFT
 from mlxc.scf import converge, second_order
 
-#: Share of the old Fock matrix on the rung "damping".
-DAMPING = 0.5
+#: Change of the initial density matrix, relative.
+SHAKEN = 0.02
+#: Share of the old Fock matrix on the rung "damping", and its last cycle, after which DIIS begins.
+DAMPING, DAMPED = 0.5, 10
 #: The functional whose orbitals the last rung starts from.
 OTHER = "r2scan"
 #: Instabilities that are followed before a calculation is given up as unstable.
@@ -58,40 +60,53 @@ class Solution:
     """Where the ladder led: the calculation `mf`, the rung that it is from, and all attempts.
 
     rung : "none" where no attempt has converged
-    stable : True, False, or None where it was not examined
+    stable : True, False, or None where it was not examined or the analysis broke off (`broken`)
     """
 
     mf: Any
     rung: str
     attempts: list[Attempt] = field(default_factory=list)
     stable: bool | None = None
+    broken: str = ""
 
     def faults(self) -> list[str]:
         """What casts doubt on a converged result."""
         found = ["unstable"] if self.stable is False else []
+        found += [f"stability not examined: {self.broken}"] if self.broken else []
         energies = [a.energy for a in self.attempts if a.energy is not None]
         if self.rung != "none" and min(energies) < self.mf.e_tot - SAME:
             found.append("an attempt came lower")
         return found
 
 
+def shaken(mf: Any) -> np.ndarray:
+    """PySCF's initial density matrix with every orbital's share changed by up to SHAKEN, always in the same way.
+
+    Otherwise the last bits of the machine would decide which of several degenerate states of an atom is found, whose
+    energies differ by what the grid makes of them (1e-6 Eh).
+    """
+    dm = np.asarray(mf.get_init_guess())
+    scale = 1 + SHAKEN * np.random.default_rng(0).uniform(-1, 1, dm.shape[-1])
+    return dm * scale[:, None] * scale
+
+
 def _diis(fresh: Start, before: Any) -> Any:
     mf = fresh()
-    mf.kernel()
+    mf.kernel(shaken(mf))
     return mf
 
 
 def _level_shift(fresh: Start, before: Any) -> Any:
     mf = fresh()
     mf.level_shift = LEVEL_SHIFT
-    mf.kernel(before.make_rdm1() if before is not None else None)
+    mf.kernel(before.make_rdm1() if before is not None else shaken(mf))
     return mf
 
 
 def _damping(fresh: Start, before: Any) -> Any:
     mf = fresh()
-    mf.damp = DAMPING
-    mf.kernel()
+    mf.damp, mf.diis_start_cycle = DAMPING, DAMPED
+    mf.kernel(shaken(mf))
     return mf
 
 
@@ -149,13 +164,22 @@ def climb(start: Start) -> Solution:
 def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
     """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
 
-    With `broken_symmetry` a restricted solution may become an unrestricted one.
+    With `broken_symmetry` a restricted solution may become an unrestricted one.  Where the analysis breaks off, as
+    PySCF's does for functionals without second derivatives, the solution stays as it is.
     """
+    try:
+        return _followed(solution, broken_symmetry)
+    except BREAKS as err:
+        return replace(solution, broken=" ".join(str(err).split()) or type(err).__name__)
+
+
+def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
     mf, rung, attempts = solution.mf, solution.rung, list(solution.attempts)
     for _ in range(DESCENTS):
         restricted = np.ndim(mf.mo_occ) == 1
-        examined = mf.stability(external=restricted and broken_symmetry, return_status=True)
-        inside, outside, stable, stable_outside = examined
+        inside, outside, stable, stable_outside = mf.stability(
+            external=restricted and broken_symmetry, return_status=True
+        )
         if stable and stable_outside is not False:
             return Solution(mf, rung, attempts, stable=True)
         if stable:

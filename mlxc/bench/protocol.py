@@ -17,9 +17,9 @@ class Protocol:
 
     grid_level, nlc_level : PySCF's, for the functional and for VV10
     conv_tol : Eh, of the energy from cycle to cycle
-    stability : which converged solutions are examined: "none"; "open", those of open shells and of closed ones that
-        the first rung of the ladder did not reach; "all"
-    broken_symmetry : whether a restricted solution that stability analysis finds unstable gives way to an unrestricted
+    stability : whether converged solutions of open shells are examined, and of closed ones that the first rung of the
+        ladder did not reach
+    broken_symmetry : whether all are examined, and restricted ones may give way to lower unrestricted ones
     """
 
     name: str
@@ -28,12 +28,16 @@ class Protocol:
     grid_level: int
     nlc_level: int
     conv_tol: float
-    stability: str
+    stability: bool
     broken_symmetry: bool = False
 
     def settings(self) -> dict[str, Any]:
         """All of it, for a record."""
         return asdict(self)
+
+    def examines(self, spin: int, rung: str) -> bool:
+        """Whether the stability of a solution of spin = 2S from this rung is analysed."""
+        return self.broken_symmetry or (self.stability and (spin > 0 or rung != "diis"))
 
     def mole(self, atoms: list, charge: int, spin: int) -> gto.Mole:
         """As `mlxc.geometry.make_mole`, in the protocol's basis."""
@@ -57,8 +61,8 @@ MAX_CYCLE = 60
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol("tight", "def2-qzvppd", False, 5, 3, 1e-9, "open"),
-        Protocol("standard", "def2-qzvpp", True, 4, 1, 1e-8, "open"),
-        Protocol("fast", "def2-tzvp", True, 3, 1, 1e-8, "none"),
+        Protocol("tight", "def2-qzvppd", False, 5, 3, 1e-9, True),
+        Protocol("standard", "def2-qzvpp", True, 4, 1, 1e-8, True),
+        Protocol("fast", "def2-tzvp", True, 3, 1, 1e-8, False),
     )
 }

@@ -10,7 +10,8 @@ bond_I_J (angstrom), angle_I_J_K (degree), frequency_K (1/cm, harmonic, ascendin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,121 +22,155 @@ from mlxc.errors import InputError
 from mlxc.geometry import optimize
 from mlxc.ongrid import spin_densities
 from mlxc.properties import hessian, polarizability
-from mlxc.reference.benchmark import Property
+from mlxc.reference.benchmark import Property, System
 from mlxc.reference.schema import Reference
 
 Result = dict[str, Any]
 
 
-def _polarizability(mf: Any, reference: Reference | None) -> Result:
-    return {"polarizability": float(np.trace(polarizability(mf)) / 3)}
+@dataclass(frozen=True)
+class Calculation:
+    """A converged calculation, and what extra calculations start from.
+
+    fresh : molecule -> a calculation with the same settings that has not been run and shares nothing with `mf`
+    references : densities to compare with, by their ids
+    """
+
+    mf: Any
+    fresh: Callable[[Any], Any]
+    references: dict[str, Reference]
 
 
-def _density(mf: Any, reference: Reference | None) -> Result:
-    if reference is None:
-        raise InputError("density errors need a reference density")
-    mol, grids, ni = reference.mole(), mf.grids, mf._numint
+def _polarizability(c: Calculation) -> Result:
+    return {"polarizability": float(np.trace(polarizability(c.mf)) / 3)}
+
+
+def _density(c: Calculation) -> Result:
+    """Errors by the id of the reference."""
+    mf, grids, ni = c.mf, c.mf.grids, c.mf._numint
     dms = spin_densities(mf)
     own = ni.get_rho(mf.mol, dms.sum(0) * (3 - len(dms)), grids, mf.max_memory)
-    change = own - ni.get_rho(mol, np.asarray(reference.dm1).sum(0), grids, mf.max_memory)
-    return {
-        "density_l1": float(grids.weights @ abs(change) / mol.nelectron),
-        "density_l2": float(math.sqrt(grids.weights @ change**2) / mol.nelectron),
-    }
+    found = {}
+    for id, reference in c.references.items():
+        theirs = ni.get_rho(reference.mole(), np.asarray(reference.dm1).sum(0), grids, mf.max_memory)
+        first = float(grids.weights @ abs(own - theirs)) / mf.mol.nelectron
+        second = math.sqrt(grids.weights @ (own - theirs) ** 2) / mf.mol.nelectron
+        found[id] = {"density_l1": first, "density_l2": second}
+    return {"densities": found}
 
 
-def _minimum(mf: Any, reference: Reference | None) -> Result:
+def _minimum(c: Calculation) -> Result:
     """Coordinates and frequencies of the nearest minimum."""
-    mol, done = optimize(mf)
+    mol, done = optimize(c.fresh(c.mf.mol).run(c.mf.make_rdm1()))
     if not done:
         raise InputError("the geometry did not converge")
-    mf = mf.reset(mol)
-    mf.kernel()
-    waves = thermo.harmonic_analysis(mol, hessian(mf), imaginary_freq=False)["freq_wavenumber"]
+    waves = thermo.harmonic_analysis(mol, hessian(c.fresh(mol).run()), imaginary_freq=False)["freq_wavenumber"]
     return {"coords_angstrom": (mol.atom_coords() * BOHR).tolist(), "frequencies_cm": sorted(map(float, waves))}
 
 
 #: Calculations beyond the energy, which a species has to go through for some quantities.
-EXTRAS: dict[str, Callable[[Any, Reference | None], Result]] = {
+EXTRAS: dict[str, Callable[[Calculation], Result]] = {
     "polarizability": _polarizability,
     "density": _density,
     "minimum": _minimum,
 }
 
 
-def _dipole(axis: int) -> Callable[[Result, list[int]], float]:
-    return lambda result, _: result["dipole_debye"][axis] / AU2DEBYE
+@dataclass(frozen=True)
+class Quantity:
+    """How a quantity follows from a result: (result, id, numbers) -> value, in `unit`.
+
+    extra : calculation that it needs; numbers : how many of atoms or vibrations its name ends with
+    """
+
+    unit: str
+    of: Callable[[Result, str, list[int]], float]
+    extra: str | None = None
+    numbers: int = 0
 
 
-def _ionization(result: Result, _: list[int]) -> float:
-    return -result["homo_hartree"] * HARTREE2EV
+def _dipole(axis: int) -> Quantity:
+    return Quantity("e*bohr", lambda r, *_: r["dipole_debye"][axis] / AU2DEBYE)
 
 
-def _angle(result: Result, atoms: list[int]) -> float:
+def _angle(result: Result, _: str, atoms: list[int]) -> float:
     i, j, k = (np.array(result["coords_angstrom"][a - 1]) for a in atoms)
     u, v = i - j, k - j
     return math.degrees(math.acos(np.clip(u @ v / math.sqrt((u @ u) * (v @ v)), -1, 1)))
 
 
-#: Quantity (without the numbers at its end): extra calculation, unit, and value from a result and these numbers.
-QUANTITIES: dict[str, tuple[str | None, str, Callable[[Result, list[int]], float]]] = {
-    "dipole_norm": (None, "debye", lambda r, _: float(np.linalg.norm(r["dipole_debye"]))),
-    "dipole_x": (None, "e*bohr", _dipole(0)),
-    "dipole_y": (None, "e*bohr", _dipole(1)),
-    "dipole_z": (None, "e*bohr", _dipole(2)),
-    "ip_vertical_ev_expt": (None, "eV", _ionization),
-    "ip_adiabatic_ev_expt": (None, "eV", _ionization),
-    "polarizability": ("polarizability", "bohr^3", lambda r, _: r["polarizability"]),
-    "density_l1": ("density", "per electron", lambda r, _: r["density_l1"]),
-    "density_l2": ("density", "per electron", lambda r, _: r["density_l2"]),
-    "bond": ("minimum", "angstrom", lambda r, a: math.dist(*(r["coords_angstrom"][i - 1] for i in a))),
-    "angle": ("minimum", "degree", _angle),
-    "frequency": ("minimum", "1/cm", lambda r, a: r["frequencies_cm"][a[0] - 1]),
+_IONIZATION = Quantity("eV", lambda r, *_: -r["homo_hartree"] * HARTREE2EV)
+#: By their names without the numbers at the end.
+QUANTITIES = {
+    "dipole_norm": Quantity("debye", lambda r, *_: float(np.linalg.norm(r["dipole_debye"]))),
+    "dipole_x": _dipole(0),
+    "dipole_y": _dipole(1),
+    "dipole_z": _dipole(2),
+    "ip_vertical_ev_expt": _IONIZATION,
+    "ip_adiabatic_ev_expt": _IONIZATION,
+    "polarizability": Quantity("bohr^3", lambda r, *_: r["polarizability"], "polarizability"),
+    "density_l1": Quantity("per electron", lambda r, id, _: r["densities"][id]["density_l1"], "density"),
+    "density_l2": Quantity("per electron", lambda r, id, _: r["densities"][id]["density_l2"], "density"),
+    "bond": Quantity(
+        "angstrom", lambda r, _, a: math.dist(*(r["coords_angstrom"][i - 1] for i in a)), "minimum", numbers=2
+    ),
+    "angle": Quantity("degree", _angle, "minimum", numbers=3),
+    "frequency": Quantity("1/cm", lambda r, _, k: r["frequencies_cm"][k[0] - 1], "minimum", numbers=1),
 }
 
 
 def _parsed(row: Property) -> tuple[str, list[int]]:
-    """Name and numbers of a quantity.  Raises InputError for one that is not known or in another unit."""
+    """Name and numbers of a quantity."""
     words = row.property.split("_")
-    while words and words[-1].isdecimal():
-        words.pop()
-    name, numbers = "_".join(words), [int(n) for n in row.property.split("_")[len(words) :]]
+    numbers = [w for w in words if w.isdecimal()]
+    return "_".join(w for w in words if not w.isdecimal()), [int(n) for n in numbers]
+
+
+def check(row: Property, system: System, references: Container[str]) -> None:
+    """InputError for a row whose quantity is unknown, in another unit, of absent atoms, or without density."""
+    name, numbers = _parsed(row)
     if name not in QUANTITIES:
         raise InputError(f"{row.set}: no quantity {row.property!r}. There are {', '.join(QUANTITIES)}")
-    if row.unit != QUANTITIES[name][1]:
-        raise InputError(f"{row.set}: {row.property} is in {QUANTITIES[name][1]}, not {row.unit}")
-    return name, numbers
-
-
-def quantity(row: Property) -> str:
-    """The name of a row's quantity, without the numbers of atoms or of a vibration.  Raises InputError as above."""
-    return _parsed(row)[0]
+    quantity = QUANTITIES[name]
+    if row.unit != quantity.unit:
+        raise InputError(f"{row.set}: {row.property} is in {quantity.unit}, not {row.unit}")
+    most = 3 * len(system.symbols) if name == "frequency" else len(system.symbols)
+    if len(numbers) != quantity.numbers or not all(1 <= n <= most for n in numbers):
+        raise InputError(f"{row.set}, {row.id}: {row.property} does not name {quantity.numbers} of {most}")
+    if quantity.extra == "density" and row.id not in references:
+        raise InputError(f"{row.set}, {row.id}: density errors are for reference data, .h5")
 
 
 def extra_of(row: Property) -> str | None:
-    """Which of EXTRAS a row needs, None for one that the energy calculation gives.  Raises InputError as above."""
-    return QUANTITIES[quantity(row)][0]
+    """Which of EXTRAS a row needs, None for one that the energy calculation gives."""
+    return QUANTITIES[_parsed(row)[0]].extra
+
+
+def group(row: Property) -> str:
+    """The name under which a row is averaged: that of its quantity, components of dipoles together."""
+    name = _parsed(row)[0]
+    return "dipole components" if name in ("dipole_x", "dipole_y", "dipole_z") else name
 
 
 def value(row: Property, result: Result) -> float | None:
     """What a species' result says of a row, in its unit; None where a calculation has failed."""
     name, numbers = _parsed(row)
     try:
-        return QUANTITIES[name][2](result, numbers)
+        return QUANTITIES[name].of(result, row.id, numbers)
     except LookupError:
         return None
 
 
 def error(row: Property, found: float) -> float:
-    """Found minus reference; of dipoles (norms) as defined by Hait and Head-Gordon, in percent.
+    """Found minus reference; of dipoles as Hait and Head-Gordon define it, in percent.
 
     J. Chem. Theory Comput. 14, 1969 (2018): relative to the reference or to 1 Debye, whichever is larger.
     """
-    if row.property == "dipole_norm":
-        return 100 * (found - row.value) / max(abs(row.value), 1.0)
+    if row.property.startswith("dipole"):
+        return 100 * (found - row.value) / max(abs(row.value), 1.0 if row.unit == "debye" else 1.0 / AU2DEBYE)
     return found - row.value
 
 
 def error_unit(row: Property) -> str:
     """The unit of `error`."""
-    return "%" if row.property == "dipole_norm" else row.unit
+    return "%" if row.property.startswith("dipole") else row.unit

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from mlxc.bench.statistics import GMTKN55
+from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.page import page, svg
 
 #: Rows of largest error that the page lists of each functional.
 WORST = 10
 Report = dict[str, Any]
-Times = dict[str, dict[str, float | None]]
+Times = dict[str, dict[str, float]]
 LEGEND = "mean absolute error (mean error); in brackets the number of rows, and of those that failed"
 
 
@@ -37,16 +39,18 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
             failed = f" [{a['failed']} failed]" if a["failed"] else ""
             cells.append((f"{a['mae']:.3g} ({a['me']:+.3g})" if a["n"] else "-") + failed)
         rows = max(a["n"] + a["failed"] for a in averages)
-        lines.append((f"{label} [{rows}]", cells, [a.get("mae") for a in averages]))
+        alike = len({a["n"] for a in averages}) == 1  # else those with fewer rows have the easier ones
+        lines.append((f"{label} [{rows}]", cells, [a.get("mae") if alike else None for a in averages]))
 
     first = functionals[0]["summary"]
     for s in first["sets"]:
         add(f"{s}, kcal/mol", [f["summary"]["sets"][s] for f in functionals])
-    for name in ("wtmad1", "wtmad2", "wtmad4"):
-        if name in first["gmtkn55"]:
-            values = [f["summary"]["gmtkn55"].get(name) for f in functionals]
-            cells = ["-" if v is None else f"{v:.3g}" for v in values]
-            lines.append((f"WTMAD-{name[-1]} of the above, kcal/mol", cells, values))
+    weighted = [f["summary"]["gmtkn55"] for f in functionals]
+    for name in ("wtmad1", "wtmad2", "wtmad4") if any(weighted) else ():
+        values = [w.get(name) for w in weighted]
+        alike = len({w.get("rows") for w in weighted}) == 1
+        cells = ["-" if v is None else f"{v:.3g}" for v in values]
+        lines.append((f"WTMAD-{name[-1]}, kcal/mol", cells, values if alike else [None] * len(values)))
     for i, p in enumerate(first["properties"]):
         label = f"{p['set']}, {p['unit']}" if p["quantity"] in p["set"] else f"{p['set']}: {p['quantity']}, {p['unit']}"
         add(label, [f["summary"]["properties"][i] for f in functionals])
@@ -57,9 +61,14 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
 
 
 def left_out(report: Report) -> list[str]:
-    """What no average has: species that did not converge, and sets outside GMTKN55's averages; and what is doubtful."""
+    """What the averages lack: sets and rows of GMTKN55, species that did not converge; and what is doubtful."""
     out = []
     for f in report["functionals"]:
+        if parts := f["summary"]["gmtkn55"]:
+            out.append(
+                f"{f['name']}: WTMADs over {parts['rows']} of {sum(w.rows for w in GMTKN55.values())} rows, in "
+                f"{parts['sets']} of {len(GMTKN55)} sets of GMTKN55"
+            )
         if f["failed"]:
             out.append(f"{f['name']}: no result for {', '.join(f['failed'])}; reactions with them are left out")
         if f["doubtful"]:
@@ -85,10 +94,13 @@ def settings(report: Report) -> str:
     """The protocol in a line."""
     p = report["protocol"]
     fit = "density fitting" if p["density_fit"] else "no density fitting"
-    symmetry = ", broken symmetry where lower" if p["broken_symmetry"] else ", singlets restricted"
+    stability = "open shells examined for stability" if p["stability"] else "no stability analysis"
+    symmetry = f"{stability}, singlets restricted"
+    if p["broken_symmetry"]:
+        symmetry = "all examined for stability, broken symmetry where lower"
     return (
         f"{report['data']}; protocol {p['name']}: {p['basis']}, {fit}, grid level {p['grid_level']} (VV10: "
-        f"{p['nlc_level']}), converged to {p['conv_tol']:g} Eh, stability of {p['stability']} species{symmetry}; "
+        f"{p['nlc_level']}), converged to {p['conv_tol']:g} Eh, {symmetry}; "
         f"mlxc {report['mlxc']}, PySCF {report['pyscf']}"
     )
 
@@ -139,7 +151,7 @@ def _figures(report: Report, times: Times) -> Iterable[tuple[str, Any]]:
             yield "Distribution of errors", figure
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names, [sum(t or 0.0 for t in times[f["xc"]].values()) / 60 for f in functionals])
+    axes.barh(names, [sum(times[f["xc"]].values()) / 60 for f in functionals])
     axes.invert_yaxis()
     axes.set_xlabel("time of all calculations / min")
     yield "Times", figure
@@ -181,7 +193,7 @@ def html(report: Report, times: Times) -> str:
 
 
 def write(out: Path, report: Report, times: Times) -> list[Path]:
-    """Write all files of a report into a folder; returns their paths.  Raises OSError."""
+    """Write all files of a report into a folder; returns their paths.  Raises InputError where that is not possible."""
     contents = {
         "report.json": json.dumps(report, indent=1) + "\n",
         "reactions.csv": _csv(report, "reactions"),
@@ -189,6 +201,9 @@ def write(out: Path, report: Report, times: Times) -> list[Path]:
         "timings.json": json.dumps(times, indent=1) + "\n",
         "report.html": html(report, times),
     }
-    for name, content in contents.items():
-        write_atomic(out / name, content)
+    try:
+        for name, content in contents.items():
+            write_atomic(out / name, content)
+    except OSError as err:
+        raise InputError(f"cannot write the report into {out}: {err.strerror}") from err
     return [out / name for name in contents]

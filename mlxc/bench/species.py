@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +21,48 @@ from pyscf import lib
 from mlxc import models
 from mlxc.bench.ladder import climb, settled
 from mlxc.bench.protocol import Protocol
-from mlxc.bench.quantities import EXTRAS
+from mlxc.bench.quantities import EXTRAS, Calculation
 from mlxc.ensemble import ensemble_energies
-from mlxc.errors import BREAKS
+from mlxc.errors import BREAKS, InputError, MlxcError
 from mlxc.files import write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.reference.benchmark import System
 from mlxc.reference.schema import Reference
 from mlxc.version import __version__
+from mlxc.workers import results
 
 #: <S^2> that exceeds S(S + 1) by more is reported.
 CONTAMINATION = 0.3
+Result = dict[str, Any]
+
+
+def identity_of(xc: str) -> dict[str, Any]:
+    """What the results of a functional depend on: weights of a model, wherever its folder is; name; versions."""
+    sha256 = models.sha256(xc)
+    found: dict[str, Any] = {"xc": xc, "mlxc": __version__, "pyscf": pyscf.__version__}
+    if sha256:
+        found |= {"xc": None, "sha256": sha256, "members": models.describe(xc).get("members", {}).get("sha256")}
+    elif "-d" in xc.lower():
+        with suppress(PackageNotFoundError):
+            found["dispersion"] = version("pyscf-dispersion")
+    return found
 
 
 @dataclass(frozen=True)
 class Species:
     """A system, a functional and how it is computed.
 
-    xc : a libxc name, an mlxc model's name or folder; sha256 : that of a model's weights
-    extras : of mlxc.bench.quantities.EXTRAS, in alphabetical order
-    reference : for density errors
+    xc : a libxc name, an mlxc model's name or folder; functional : `identity_of` it
+    extras : of mlxc.bench.quantities.EXTRAS
+    references : for density errors, by their ids
     """
 
     system: System
     xc: str
-    sha256: str | None
+    functional: dict[str, Any]
     protocol: Protocol
-    extras: tuple[str, ...] = ()
-    reference: Reference | None = None
+    extras: frozenset[str] = frozenset()
+    references: dict[str, Reference] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,55 +71,56 @@ class Species:
 
     @property
     def cost(self) -> float:
-        """Arbitrary units: the fourth power of the number of electrons and atoms."""
+        """Arbitrary units: the third power of a measure of electrons and atoms."""
         electrons = count_electrons(self.system.symbols, self.system.charge)
         spins = 1 + (self.system.multiplicity > 1)
         return float(spins * (electrons + 5 * len(self.system.symbols)) ** 3 * (1 + 20 * len(self.extras)))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the result depends on.
+        """All that the energy depends on."""
+        settings = {k: v for k, v in self.protocol.settings().items() if k != "name"}
+        return {"system": self.system.key, **self.functional, "protocol": settings}
 
-        A model counts by its weights, wherever its folder is.
-        """
-        density = (
-            None if self.reference is None else hashlib.sha256(np.asarray(self.reference.dm1).tobytes()).hexdigest()
-        )
-        return {
-            "system": self.system.key,
-            "xc": None if self.sha256 else self.xc,
-            "sha256": self.sha256,
-            "protocol": self.protocol.settings(),
-            "extras": list(self.extras),
-            "density": density,
-            "mlxc": __version__,
-            "pyscf": pyscf.__version__,
-        }
+    @property
+    def more(self) -> dict[str, Any]:
+        """What is asked beside the energy: the extras, and the densities to compare with by the hashes of these."""
+        hashes = {i: hashlib.sha256(np.asarray(r.dm1).tobytes()).hexdigest() for i, r in self.references.items()}
+        return {**dict.fromkeys(sorted(self.extras)), **hashes}
 
     def path(self, folder: Path) -> Path:
         """The file of its result in a folder."""
         return folder / f"{hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:20]}.json"
 
-    def stored(self, folder: Path) -> dict[str, Any] | None:
-        """The result that the folder has; None where there is none, or a damaged one, or that of something else."""
+    def stored(self, folder: Path) -> Result | None:
+        """The result that the folder has; None where there is none, a damaged one, or one of less or something else."""
         try:
             content = json.loads(self.path(folder).read_text())
-            return content["result"] if content["of"] == self.identity else None
-        except (OSError, ValueError, LookupError, TypeError):
+            complete = content["of"] == self.identity and content["more"].items() >= self.more.items()
+            return content["result"] if complete else None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
-    def store(self, folder: Path, result: dict[str, Any]) -> None:
-        """Write the file of a result.  Raises OSError."""
-        content = {"of": self.identity, "id": self.system.id, "result": result}
-        write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
+    def store(self, folder: Path, result: Result) -> None:
+        """Write the file of a result.  Raises InputError where that is not possible."""
+        content = {"of": self.identity, "more": self.more, "id": self.system.id, "result": result}
+        try:
+            write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
+        except OSError as err:
+            raise InputError(f"cannot write {folder}: {err.strerror}; start again, what is there is kept") from err
 
 
-def compute(species: Species, threads: int | None = None) -> dict[str, Any]:
-    """The result of a species, on so many threads; what breaks off or does not converge is a result as well.
+def compute(species: Species, threads: int | None = None) -> Result:
+    """The result of a species, on so many threads.
 
-    energy_hartree, converged, rung, attempts, cycles, stable, s2, homo_hartree, dipole_debye, faults (what casts doubt
-    on it), member_hartree (total energies of a model's ensemble), what the extras give, and wall_s.
+    converged, rung, attempts, faults (what casts doubt on it), wall_s and, once converged, energy_hartree, cycles,
+    stable, s2, homo_hartree, dipole_debye, member_hartree (total energies of a model's ensemble) and what the extras
+    give.  A calculation that breaks off has not converged, and `broke_off` says why.  Raises InputError where the
+    functional, or the programs, are not those that the species names.
     """
+    found = identity_of(species.xc)
+    if found != species.functional:
+        raise InputError(f"a worker has {found}, not {species.functional}: start it with the same versions and models")
     began = time.perf_counter()
     with lib.with_omp_threads(threads):
         if threads:
@@ -109,8 +128,13 @@ def compute(species: Species, threads: int | None = None) -> dict[str, Any]:
         try:
             result = _computed(species)
         except BREAKS as err:
-            result = {"converged": False, "rung": "none", "faults": [f"broke off: {' '.join(repr(err).split())}"]}
+            result = _broken(err)
     return _rounded(result) | {"wall_s": round(time.perf_counter() - began, 2)}
+
+
+def _broken(err: BaseException) -> Result:
+    why = " ".join(repr(err).split())
+    return {"converged": False, "rung": "none", "faults": [f"broke off: {why}"], "broke_off": why}
 
 
 def _rounded(value: Any) -> Any:
@@ -122,17 +146,14 @@ def _rounded(value: Any) -> Any:
     return round(value, 10) if isinstance(value, float) else value
 
 
-def _computed(species: Species) -> dict[str, Any]:
+def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
     atoms = list(zip(system.symbols, system.coords, strict=True))
     mol = protocol.mole(atoms, system.charge, system.multiplicity - 1)
     solution = climb(lambda xc=species.xc: protocol.calculation(mol, xc))
     if solution.rung == "none":
         return {"converged": False, "rung": "none", "attempts": [asdict(a) for a in solution.attempts], "faults": []}
-    examined = protocol.stability == "all" or (
-        protocol.stability == "open" and (mol.spin > 0 or solution.rung != "diis")
-    )
-    if examined and mol.nelectron > 1:
+    if mol.nelectron > 1 and protocol.examines(mol.spin, solution.rung):
         solution = settled(solution, protocol.broken_symmetry)
     mf, faults = solution.mf, solution.faults()
     s2 = float(mf.spin_square()[0])
@@ -150,12 +171,46 @@ def _computed(species: Species) -> dict[str, Any]:
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
         "faults": faults,
     }
-    members = models.load_members(species.xc) if species.sha256 else []
+    members = models.load_members(species.xc) if "sha256" in species.functional else []
     if members:
         result["member_hartree"] = ensemble_energies(mf, members).tolist()
-    for extra in species.extras:
+    calculation = Calculation(mf, lambda mol: protocol.calculation(mol, species.xc), species.references)
+    for extra in sorted(species.extras):
         try:
-            result |= EXTRAS[extra](mf, species.reference)
+            result |= EXTRAS[extra](calculation)
+        except MemoryError:
+            raise
         except BREAKS as err:
             faults.append(f"no {extra}: {' '.join(str(err).split())}")
     return result
+
+
+def compute_all(
+    species: Iterable[Species], folder: Path, jobs: int = 1, scheduler: str | None = None, threads: int | None = None
+) -> list[Result]:
+    """The results of all species in their order: those that `folder` has, and the others, which are put there.
+
+    Species of one file are computed once, with all that any of them asks.  What breaks off, or has lost its worker, has
+    no file and is tried again when this is called again.  Raises InputError and its relatives, those of workers too.
+    """
+    species = list(species)
+    together: dict[Path, Species] = {}
+    for s in species:
+        path = s.path(folder)
+        known = together.get(path, s)
+        together[path] = Species(
+            s.system, s.xc, s.functional, s.protocol, known.extras | s.extras, known.references | s.references
+        )
+    found = {p: r for p, s in together.items() if (r := s.stored(folder)) is not None}
+    waiting = sorted((s for p, s in together.items() if p not in found), key=lambda s: -s.cost)
+    if waiting:
+        work = partial(compute, threads=threads)
+        for s, result in results(work, waiting, jobs, scheduler, len(found), extra="bench"):
+            if isinstance(result, MlxcError):
+                raise result
+            if isinstance(result, BaseException):
+                result = _broken(result)
+            elif "broke_off" not in result:
+                s.store(folder, result)
+            found[s.path(folder)] = result
+    return [found[s.path(folder)] for s in species]

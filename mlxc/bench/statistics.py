@@ -19,7 +19,7 @@ class Weights:
 
     rows: int
     energy: float
-    typical: float
+    wtmad4: float
 
     @property
     def class_weight(self) -> float:
@@ -103,16 +103,18 @@ def averages(errors: Iterable[float]) -> dict[str, float | int]:
 
 
 def weighted(maes: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
-    """wtmad1, wtmad2, wtmad4 over the sets of GMTKN55 among those given, by the rows that were computed of each.
+    """wtmad1, wtmad2, wtmad4 over the sets of GMTKN55 among those given, and how many sets and rows these are.
 
-    maes : kcal/mol; counts : rows.  Empty where there is none of these sets.
+    maes : kcal/mol; counts : rows that were computed.  Empty where there is none of these sets.
     """
     sets = [s for s in maes if s in GMTKN55]
     if not sets:
         return {}
     rows = sum(counts[s] for s in sets)
     return {
+        "sets": len(sets),
+        "rows": rows,
         "wtmad1": sum(GMTKN55[s].class_weight * maes[s] for s in sets) / len(sets),
         "wtmad2": sum(counts[s] * MEAN_ENERGY / GMTKN55[s].energy * maes[s] for s in sets) / rows,
-        "wtmad4": sum(GMTKN55[s].typical * maes[s] for s in sets) / len(sets),
+        "wtmad4": sum(GMTKN55[s].wtmad4 * maes[s] for s in sets) / len(sets),
     }

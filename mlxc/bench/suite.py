@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pyscf.data.nist import AU2DEBYE, BOHR
 
-from mlxc.bench.quantities import extra_of
+from mlxc.bench.quantities import check, extra_of
 from mlxc.errors import InputError
 from mlxc.reference import Reference, shipped, store
 from mlxc.reference.benchmark import Property, Reaction, System, make_system
@@ -38,6 +38,13 @@ class Suite:
     reactions: list[Reaction]
     properties: list[Property]
     references: dict[str, Reference]
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a property of a system that is not there, or that is not known or cannot be asked."""
+        for p in self.properties:
+            if p.id not in self.systems:
+                raise InputError(f"{self.name}, {p.set}: no geometry of {p.id}")
+            check(p, self.systems[p.id], self.references)
 
     @property
     def sets(self) -> list[str]:
@@ -77,16 +84,12 @@ class Suite:
             raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
         return replace(self, reactions=reactions, properties=properties)
 
-    def needed(self) -> dict[str, tuple[System, tuple[str, ...]]]:
-        """The systems of all rows and the extra calculations they need, by the key of the system: each once."""
-        found: dict[str, tuple[System, set[str]]] = {}
-        rows: list[tuple[str, str | None]] = [(i, None) for r in self.reactions for i in r.stoichiometry]
-        for id, extra in [*rows, *((p.id, extra_of(p)) for p in self.properties)]:
-            system = self.systems[id]
-            _, extras = found.setdefault(system.key, (system, set()))
-            if extra:
-                extras.add(extra)
-        return {key: (system, tuple(sorted(extras))) for key, (system, extras) in found.items()}
+    def needed(self) -> dict[str, set[str]]:
+        """The ids of the systems of all rows, and the extra calculations that these need."""
+        found: dict[str, set[str]] = {i: set() for r in self.reactions for i in r.stoichiometry}
+        for p in self.properties:
+            found.setdefault(p.id, set()).update(filter(None, [extra_of(p)]))
+        return found
 
 
 def load(data: Path | None) -> Suite:
@@ -100,10 +103,7 @@ def load(data: Path | None) -> Suite:
     if data.is_file():
         return _of_references(data.name, {data.stem: store.read(data)}, [])
     systems, reactions = read_benchmark(data)
-    properties = read_properties(data)
-    if lost := sorted({p.id for p in properties} - systems.keys()):
-        raise InputError(f"{data}/properties.jsonl: no geometry of {', '.join(lost[:5])}")
-    return Suite(data.resolve().name, systems, reactions, properties, {})
+    return Suite(data.resolve().name, systems, reactions, read_properties(data), {})
 
 
 def _of_references(name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property]) -> Suite:

@@ -62,7 +62,7 @@ def chosen(only: str | None) -> list[Condition]:
 
 
 class Outcomes:
-    """What has been measured of a functional: in memory and, where there is a folder, in one file for each condition."""
+    """What has been measured of a functional: in memory and, with a folder, in a file for each condition."""
 
     def __init__(self, xc: str, quick: bool, folder: Path | None):
         self.identity = {"xc": xc, "sha256": models.sha256(xc), "mlxc": __version__, "pyscf": pyscf.__version__,
