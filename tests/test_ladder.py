@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyscf import gto, scf
 
-from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, settled
+from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, settled, shaken
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.scf import KS
 
@@ -52,7 +52,8 @@ def test_damping_damps(mole):
         if damped:
             assert RUNGS["damping"](start, None).converged
         else:
-            start().set(diis_start_cycle=DAMPED).kernel()
+            mf = start().set(diis_start_cycle=DAMPED)
+            mf.kernel(shaken(mf))
         return np.array(found[:5])
 
     first, second = energies(True), energies(False)
