@@ -227,11 +227,24 @@ def test_two_processes_train_as_one(folder, tmp_path, one_thread):
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
+    content = 'precision = "double"\n' + configured(folder).read_text().replace("lbfgs = 100", "lbfgs = 4")
+    trained = {}
+    for device in ("cpu", "cuda"):
+        path = folder / f"{device}.toml"
+        path.write_text(f'device = "{device}"\n{content}')
+        train(path, tmp_path / device)
+        trained[device] = parameters_to_vector(models.load(tmp_path / device).parameters())
+    assert torch.allclose(trained["cpu"], trained["cuda"], rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (("width = 4", "widht = 4"), "unknown key widht"),
         (("width = 4", 'width = "4"'), "width"),
+        (("width = 4", 'width = 4\ndevice = "abacus"'), "no device 'abacus'"),
         (("adam = 3", "adam = -3"), "negative"),
         (('kind = "fixed"', 'kind = "frozen"'), "frozen"),
         (("density = 1", "density = -1"), "weight -1"),

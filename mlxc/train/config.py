@@ -31,6 +31,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlxc.errors import InputError
 from mlxc.models import FAMILIES
 
@@ -87,6 +89,7 @@ class Config:
     family, width, depth  of the functional; start: a model to begin with, from which they then come
     losses     weight of each loss (mlxc.train.losses)
     precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
+    device     where these networks are evaluated: "cpu", or "cuda" and its like
     patience   looks at the rows kept out without progress before a phase ends; 0: never
     """
 
@@ -100,6 +103,7 @@ class Config:
     start: str | Path = ""
     seed: int = 0
     precision: str = "single"
+    device: str = "cpu"
     patience: int = 0
 
 
@@ -139,6 +143,14 @@ def from_table(content: dict[str, Any], path: Path) -> Config:
     return config
 
 
+def _is_there(device: str) -> bool:
+    """Whether torch can compute on a device."""
+    try:
+        return torch.zeros(1, device=device).add(1).item() == 1
+    except (AssertionError, NotImplementedError, RuntimeError):
+        return False
+
+
 def active(config: Config) -> dict[str, float]:
     """The losses that count."""
     return {k: w for k, w in config.losses.items() if w > 0}
@@ -166,6 +178,7 @@ def _check(config: Config, path: Path) -> None:
 
     one_of("family", config.family, FAMILIES)
     one_of("precision", config.precision, ("single", "double"))
+    need(_is_there(config.device), f"there is no device {config.device!r} for torch here")
     for name in config.losses:
         one_of("loss", name, LOSSES)
     data, losses, kinds = config.data, active(config), {p.kind for p in config.phase}

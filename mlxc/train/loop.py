@@ -103,7 +103,8 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, state: dict[str, Any] | None) -> None:
         single = phase.kind == "fixed" and self.config.precision == "single"
-        self._precision(torch.float32 if single else torch.float64)
+        device = self.config.device if phase.kind == "fixed" else "cpu"
+        self._arithmetic(torch.float32 if single else torch.float64, device)
         work = self._fixed() if phase.kind == "fixed" else self._self_consistent(phase)
         steps = steps_of(phase)
         optimizer: Any = None
@@ -128,7 +129,7 @@ class Trainer:
                 left = (time.perf_counter() - started) / (self.at.step - first) * (steps - self.at.step)
                 self._look(work, phase, losses, left)
             self._save({"optimizer": optimizer.state_dict(), "memory": work.memory()})
-        self._precision(torch.float64)
+        self._arithmetic(torch.float64, "cpu")
 
     def _finished(self, phase: Phase) -> bool:
         """Whether a phase has run out of patience, or L-BFGS of directions in which the objective falls."""
@@ -138,10 +139,10 @@ class Trainer:
             return False
         return self.log[-1]["objective"] == self.log[-2]["objective"]
 
-    def _precision(self, dtype: torch.dtype) -> None:
+    def _arithmetic(self, precision: torch.dtype, device: str) -> None:
         for network in self.functional.modules():
             if isinstance(network, MLP):
-                network.precision = dtype
+                network.precision, network.device = precision, torch.device(device)
 
     def _fixed(self) -> FixedPhase:
         fill(self.data.species[self.ranks.share], self.config.data, self.report)
