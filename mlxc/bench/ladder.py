@@ -86,7 +86,7 @@ def shaken(mf: Any) -> np.ndarray:
     energies differ by what the grid makes of them (1e-6 Eh).
     """
     dm = np.asarray(mf.get_init_guess())
-    scale: np.ndarray = 1 + SHAKEN * np.random.default_rng(0).uniform(-1, 1, dm.shape[-1])
+    scale: np.ndarray = 1 + SHAKEN * np.random.default_rng(0).uniform(-1, 1, size=dm.shape[-1:])
     return dm * scale[:, None] * scale
 
 

@@ -11,7 +11,7 @@ from mlxc.constraints.mass import MOLECULES, closed_shell
 from mlxc.constraints.points import BOUNDS, features_of_points
 from mlxc.constraints.radial import RadialGrids
 from mlxc.constraints.subject import Subject
-from mlxc.constraints.systems import AMIDOGEN, BASIS, WATER, mole
+from mlxc.constraints.systems import BASIS, mole, molecules
 from mlxc.features import Features
 from mlxc.units import KCAL
 
@@ -28,7 +28,7 @@ CYCLES = {
     "LiF 4 A": ("Li 0 0 0; F 0 0 4.0", 0, 0),
     "N2 2 A": ("N 0 0 0; N 0 0 2.0", 0, 0),
 }
-QUICK_CYCLES = ("H2O", "O", "NO")
+QUICK_CYCLES = ("H2O", "O")
 #: Random inputs, with --quick, and at a time; exponents of ten of their densities and reduced variables.
 RANDOM, QUICK_RANDOM, BLOCK = 10**7, 10**5, 10**5
 EXTREMES = (-18, 6)
@@ -38,7 +38,7 @@ STEP = 1e-3
 
 def _levels(subject: Subject, quick: bool) -> Finding:
     cases, curves = {}, []
-    for name, (symbols, coords, spin) in {"H2O": WATER, "NH2": AMIDOGEN}.items():
+    for name, (symbols, coords, spin) in molecules(quick).items():
         mol = mole(symbols, coords, spin)
         dm = subject.solve(mol).make_rdm1()
         levels = (1, 3) if quick else (1, 2, 3, 4, 5)

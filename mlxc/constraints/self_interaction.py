@@ -22,7 +22,7 @@ from mlxc.units import KCAL
 
 BASIS = "def2-tzvppd"
 #: Atoms and molecules with --quick.
-QUICK = ("H", "He", "Li", "C", "F")
+QUICK = ("H", "He", "Li", "F")
 #: Atoms whose energies between whole numbers are drawn.
 DRAWN = ("H", "He", "C", "F")
 #: Atoms with bound anions and the atoms that these are like; the electrons added to see the slope above whole numbers.

@@ -24,6 +24,11 @@ DISPLACEMENT = 2e-3
 MICROHARTREE = 1e6
 
 
+def molecules(quick: bool) -> dict[str, tuple[list[str], np.ndarray, int]]:
+    """A closed shell and an open one, of which a quick check has the first."""
+    return {"H2O": WATER} if quick else {"H2O": WATER, "NH2": AMIDOGEN}
+
+
 def mole(symbols: list[str], coords: np.ndarray, spin: int, basis: str = BASIS) -> gto.Mole:
     atoms = list(zip(symbols, coords, strict=True))
     return gto.M(atom=atoms, unit="Bohr", spin=spin, basis=basis, verbose=0)
@@ -36,7 +41,8 @@ def _energy(subject: Subject, symbols: list[str], coords: np.ndarray, spin: int,
 
 def _size(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for name, (a, b) in {"H2O ... LiH": (WATER, LITHIUM_HYDRIDE), "H2O ... NH2": (WATER, AMIDOGEN)}.items():
+    pairs = {"H2O ... LiH": (WATER, LITHIUM_HYDRIDE)} | ({} if quick else {"H2O ... NH2": (WATER, AMIDOGEN)})
+    for name, (a, b) in pairs.items():
         far = b[1] + np.array([FAR, 0.0, 0.0])
         together = _energy(subject, a[0] + b[0], np.concatenate([a[1], far]), a[2] + b[2])
         cases[name] = (together - _energy(subject, *a) - _energy(subject, *b)) * KCAL
@@ -45,7 +51,7 @@ def _size(subject: Subject, quick: bool) -> Finding:
 
 def _rotation(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for name, (symbols, coords, spin) in {"H2O": WATER, "NH2": AMIDOGEN}.items():
+    for name, (symbols, coords, spin) in molecules(quick).items():
         still = _energy(subject, symbols, coords, spin)
         for seed in range(1 if quick else 3):
             turned = Rotation.random(rng=seed).apply(coords) + np.array([1.0, -2.0, 3.0])
@@ -55,7 +61,7 @@ def _rotation(subject: Subject, quick: bool) -> Finding:
 
 def _permutation(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for name, (symbols, coords, spin) in {"H2O": WATER, "NH2": AMIDOGEN}.items():
+    for name, (symbols, coords, spin) in molecules(quick).items():
         back = _energy(subject, symbols[::-1], coords[::-1], spin)
         cases[name] = (back - _energy(subject, symbols, coords, spin)) * MICROHARTREE
     return worst(cases)
@@ -85,9 +91,7 @@ def _virial(subject: Subject, quick: bool) -> Finding:
 
 def _force(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for name, (symbols, coords, spin) in {"H2O": WATER, "NH2": AMIDOGEN}.items():
-        if quick and spin:
-            continue
+    for name, (symbols, coords, spin) in molecules(quick).items():
         mf = subject.solve(mole(symbols, coords, spin), conv_tol=1e-11)
         analytic = gradient_method(mf).kernel()[1, 2]
         ends = []
