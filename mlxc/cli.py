@@ -1,6 +1,7 @@
 """The command line: `mlxc run`, `mlxc bench`, `mlxc check`, `mlxc train`, `mlxc plot`, `mlxc models`, `mlxc reference`.
 
-Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge.
+Exit status: 0 done; 2 bad input, one line on standard error; 3 the SCF or the optimisation did not converge; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -189,15 +190,15 @@ def _parser() -> argparse.ArgumentParser:
     conditions.set_defaults(action=_check)
     benchmark = commands.add_parser("bench", help="errors of functionals in sets of reactions and properties")
     benchmark.add_argument("--data", type=Path, metavar="DIR", help="reactions, or a .h5 file (default: shipped data)")
-    benchmark.add_argument("--sets", type=_list, default=[], metavar="A,B", help="default: all")
+    benchmark.add_argument("--sets", type=_list, default=[], metavar="A,B", help="default: all but geometries")
     benchmark.add_argument("--role", help="rows of this role only: train, dev, ... (default: all)")
     benchmark.add_argument("--elements", type=_list, default=[], metavar="H,C", help="species of these elements only")
     benchmark.add_argument("--max-heavy", type=_positive, metavar="N", help="species of at most N atoms but hydrogen")
     benchmark.add_argument("--xc", type=_list, default=["default"], metavar="X,Y", help="default: the shipped model")
-    benchmark.add_argument("--protocol", default="standard", help="tight, standard or fast (docs/benchmarks.md)")
+    benchmark.add_argument("--protocol", default="standard", help="tight, standard (the default) or fast")
     benchmark.add_argument("--basis", help="instead of the protocol's")
     benchmark.add_argument("--broken-symmetry", action="store_true", help="let singlets become unrestricted")
-    benchmark.add_argument("--jobs", type=_positive, default=1, help="local processes, which share the cores")
+    benchmark.add_argument("--jobs", type=_positive, default=1, help="local processes (default: 1)")
     benchmark.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
     benchmark.add_argument("--out", type=Path, required=True, metavar="DIR", help="reports; goes on from there")
     benchmark.set_defaults(action=_bench)
@@ -235,3 +236,6 @@ def main(argv: list[str] | None = None) -> int:
     except MlxcError as err:
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("mlxc: interrupted; what has been written is kept, and commands that resume go on there", file=sys.stderr)
+        return 130

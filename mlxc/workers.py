@@ -44,7 +44,7 @@ def results(
         raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
     local = None
     if scheduler is None:
-        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
     try:
         client = Client(local or scheduler, timeout="20s")
     except (OSError, ValueError, TimeoutError) as err:
@@ -54,7 +54,7 @@ def results(
         with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
             for future in as_completed(futures):
                 task, error = futures[future], future.exception()
-                bar.set_postfix_str(task.name)
+                bar.set_postfix_str(f"{task.name} is done")
                 bar.update()
                 if future.cancelled():
                     raise InputError("the Dask scheduler is lost; finished systems are kept: start again")

@@ -172,13 +172,14 @@ def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
         (["--xc", "none"], "unknown functional 'none'"),
         (["--xc", "svwn-d4"], "PySCF cannot run 'svwn-d4'"),
         (["--xc", ","], "no functional is given"),
+        (["--elements", "Q"], "Q is not an element"),
     ):
         argv = ["bench", "--data", benchmark_folder, "--protocol", "fast", "--out", tmp_path / "no", *options]
         assert main([str(a) for a in argv]) == 2
         assert text in capsys.readouterr().err
 
 
-def test_rows_seen_in_training_stand_apart(benchmark_folder, tmp_path, in_turn):
+def test_rows_seen_in_training_stand_apart(benchmark_folder, tmp_path, in_turn, capsys):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "systems.jsonl").write_text((benchmark_folder / "systems.jsonl").read_text())
@@ -188,6 +189,10 @@ def test_rows_seen_in_training_stand_apart(benchmark_folder, tmp_path, in_turn):
     _, found = run(folder, tmp_path / "out")
     sets = found["functionals"][0]["summary"]["sets"]
     assert {k: s["n"] for k, s in sets.items()} == {"W4-17": 1, "W4-17 (seen in training)": 1}
+    assert [s["roles"] for s in sets.values()] == [["train"], ["dev"]]
+    printed = capsys.readouterr().out
+    assert "W4-17 (train), kcal/mol [1]" in printed
+    assert "WTMAD" not in printed
 
 
 def test_the_shipped_data_are_the_default(tmp_path, in_turn):
@@ -297,7 +302,9 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
     rows = [("bond_1_2", 0.7414, "angstrom"), ("frequency_1", 4401.0, "1/cm"), ("polarizability", 5.2, "bohr^3")]
     properties = [{"id": "h2", "set": "H2", "property": p, "value": v, "unit": u} for p, v, u in rows]
     (folder / "properties.jsonl").write_text("\n".join(map(json.dumps, properties)))
-    status, found = run(folder, tmp_path / "out", xc="pbe0", basis="def2-svpd")
+    argv = [folder, tmp_path / "out"]
+    assert main([str(a) for a in ("bench", "--data", *argv[:1], "--protocol", "fast", "--out", argv[1])]) == 2
+    status, found = run(*argv, "--sets", "h2", xc="pbe0", basis="def2-svpd")
     assert status == 0
     errors = [p["error"] for p in found["functionals"][0]["properties"]]
     assert 0 < abs(errors[0]) < 0.03

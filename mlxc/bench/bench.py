@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyscf
-from pyscf import gto
+from pyscf import gto, lib
 
 from mlxc import models
 from mlxc.bench import report
@@ -43,7 +42,7 @@ def bench(
         data, or None for those that come with mlxc
     sets, role, elements, max_heavy : the rows to compute (`Suite.chosen`), all by default
     protocol, basis, broken_symmetry : a name of PROTOCOLS, and what to change in it
-    jobs, scheduler : local processes, which share the cores, or the address of a Dask cluster
+    jobs, scheduler : local processes, which share the threads (OMP_NUM_THREADS), or the address of a Dask cluster
 
     Every species has a file in `out`/species, from which an interrupted run goes on.  Raises InputError and its
     relatives before anything is computed, and where a worker or the folder is lost.
@@ -67,7 +66,7 @@ def bench(
         for xc, identity in functionals.items()
         for id, extras in needed.items()
     ]  # fmt: skip
-    threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+    threads = None if scheduler else max(1, lib.num_threads() // jobs)
     found = compute_all(species, folder, jobs, scheduler, threads)
     by_xc = {xc: dict(zip(needed, found[k * len(needed) :], strict=False)) for k, xc in enumerate(functionals)}
     content = {

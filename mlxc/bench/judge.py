@@ -33,7 +33,11 @@ def judged(suite: Suite, of: dict[str, Result]) -> dict[str, Any]:
     maes = {s: float(np.mean(np.abs(e))) for s, e in errors.items()}
     return {
         "summary": {
-            "sets": {s: _averages([r for r in reactions if r["group"] == s], "error_kcal") for s in sets},
+            "sets": {
+                s: {"roles": sorted({r["role"] for r in reactions if r["group"] == s})}
+                | _averages([r for r in reactions if r["group"] == s], "error_kcal")
+                for s in sets
+            },
             "gmtkn55": weighted(maes, {s: len(e) for s, e in errors.items()}),
             "properties": [
                 {"set": s, "quantity": q, "unit": unit}
@@ -62,7 +66,8 @@ def _group(row: Reaction) -> str:
 def _reaction(row: Reaction, of: dict[str, Result]) -> dict[str, Any]:
     """One row of a report: its value and error are None unless all its species have converged."""
     parts = [(c, of[id]) for id, c in row.stoichiometry.items()]
-    out = {"set": row.set, "group": _group(row), "name": row.name, "role": row.role, "ref_kcal": row.ref_kcal}
+    out: dict[str, Any] = {"set": row.set, "group": _group(row), "name": row.name, "role": row.role}
+    out |= {"stoichiometry": row.stoichiometry, "ref_kcal": row.ref_kcal}
     if not all(r["converged"] for _, r in parts):
         return out | {"value_kcal": None, "error_kcal": None, "converged": False}
     found = KCAL * sum(c * r["energy_hartree"] for c, r in parts)

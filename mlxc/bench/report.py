@@ -25,7 +25,12 @@ from mlxc.page import page, svg
 WORST = 10
 Report = dict[str, Any]
 Times = dict[str, dict[str, float]]
-LEGEND = "mean absolute error (mean error); in brackets the number of rows, and of those that failed"
+#: Mark of sets of train rows; weighted averages are shown of so many sets of GMTKN55 or more.
+TRAIN, ENOUGH = "(train)", 10
+LEGEND = (
+    "mean absolute error (mean error); in brackets the number of rows, and of those that failed; (train): rows that "
+    "models of mlxc are trained on, to be compared with nothing that was not"
+)
 
 
 def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
@@ -43,10 +48,11 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         lines.append((f"{label} [{rows}]", cells, [a.get("mae") if alike else None for a in averages]))
 
     first = functionals[0]["summary"]
-    for s in first["sets"]:
-        add(f"{s}, kcal/mol", [f["summary"]["sets"][s] for f in functionals])
+    for s, of in first["sets"].items():
+        mark = f" {TRAIN}" if "train" in of["roles"] else ""
+        add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals])
     weighted = [f["summary"]["gmtkn55"] for f in functionals]
-    for name in ("wtmad1", "wtmad2", "wtmad4") if any(weighted) else ():
+    for name in ("wtmad1", "wtmad2", "wtmad4") if max(w.get("sets", 0) for w in weighted) >= ENOUGH else ():
         values = [w.get(name) for w in weighted]
         alike = len({w.get("rows") for w in weighted}) == 1
         cells = ["-" if v is None else f"{v:.3g}" for v in values]
@@ -64,7 +70,7 @@ def left_out(report: Report) -> list[str]:
     """What the averages lack: sets and rows of GMTKN55, species that did not converge; and what is doubtful."""
     out = []
     for f in report["functionals"]:
-        if parts := f["summary"]["gmtkn55"]:
+        if (parts := f["summary"]["gmtkn55"]).get("sets", 0) >= ENOUGH:
             out.append(
                 f"{f['name']}: WTMADs over {parts['rows']} of {sum(w.rows for w in GMTKN55.values())} rows, in "
                 f"{parts['sets']} of {len(GMTKN55)} sets of GMTKN55"

@@ -39,7 +39,7 @@ Result = dict[str, Any]
 def identity_of(xc: str) -> dict[str, Any]:
     """What the results of a functional depend on: weights of a model, wherever its folder is; name; versions."""
     sha256 = models.sha256(xc)
-    found: dict[str, Any] = {"xc": xc, "mlxc": __version__, "pyscf": pyscf.__version__}
+    found: dict[str, Any] = {"xc": xc.lower(), "mlxc": __version__, "pyscf": pyscf.__version__}
     if sha256:
         found |= {"xc": None, "sha256": sha256, "members": models.describe(xc).get("members", {}).get("sha256")}
     elif "-d" in xc.lower():

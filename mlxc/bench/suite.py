@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import AU2DEBYE, BOHR
 
 from mlxc.bench.quantities import check, extra_of
@@ -51,6 +52,11 @@ class Suite:
         """Names of all sets, those of reactions first."""
         return list(dict.fromkeys([*(r.set for r in self.reactions), *(p.set for p in self.properties)]))
 
+    @property
+    def minima(self) -> set[str]:
+        """Sets that need geometry optimisations."""
+        return {p.set for p in self.properties if extra_of(p) == "minimum"}
+
     def chosen(
         self,
         sets: Iterable[str] = (),
@@ -58,14 +64,19 @@ class Suite:
         elements: Iterable[str] = (),
         max_heavy: int | None = None,
     ) -> Suite:
-        """The rows of these sets (all by default) and this role whose every system is small enough, of these elements.
+        """The rows of these sets and this role whose every system is small enough, of these elements.
 
+        By default all sets but those that need geometry optimisations, which take far longer than all others together.
         Properties have no role, and are left out where one is asked for.  Raises InputError for an unknown set or role,
         and where nothing is left.
         """
-        sets, elements = set(sets) or set(self.sets), frozenset(elements)
-        if unknown := sorted(sets - set(self.sets)):
+        known = {s.lower(): s for s in self.sets}
+        if unknown := sorted(s for s in sets if s.lower() not in known):
             raise InputError(f"no set {', '.join(unknown)} in {self.name}. There are {', '.join(self.sets)}")
+        sets = {known[s.lower()] for s in sets} or set(self.sets) - self.minima
+        elements = frozenset(e.capitalize() for e in elements)
+        if strange := sorted(elements - set(ELEMENTS)):
+            raise InputError(f"{', '.join(strange)} is not an element")
         roles = {r.role for r in self.reactions}
         if role is not None and role not in roles:
             raise InputError(f"no rows with the role {role!r} in {self.name}: there are {', '.join(sorted(roles))}")
@@ -102,6 +113,8 @@ def load(data: Path | None) -> Suite:
         return _of_references("the shipped reference data", libraries, read_properties(shipped.folder()))
     if data.is_file():
         return _of_references(data.name, {data.stem: store.read(data)}, [])
+    if not data.exists():
+        raise InputError(f"there is no file or folder {data}")
     systems, reactions = read_benchmark(data)
     return Suite(data.resolve().name, systems, reactions, read_properties(data), {})
 

@@ -6,7 +6,6 @@ from them, and from an OUT of an earlier version of the recipe.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import time
@@ -183,10 +182,11 @@ def build(
 ) -> dict[str, Reference]:
     """Build all systems of a recipe into the file `out`; returns them by name, in the order of the recipe.
 
-    `jobs` local workers share the cores; or `scheduler`, the address of a Dask cluster, whose workers use as many
-    threads as OMP_NUM_THREADS gives them.  Those in `again` are computed whether they are there or not.  Raises
-    InputError where Dask is missing or cannot be reached, for names in `again` that the recipe lacks, where a system
-    cannot be computed (`Task.fault`), before anything is, and where a worker fails for good; the others are finished
+    `jobs` local workers share the threads (OMP_NUM_THREADS, or the cores); or `scheduler`, the address of a Dask
+    cluster, whose workers use as many threads as OMP_NUM_THREADS gives them.  Those in `again` are computed whether
+    they are there or not.  Raises InputError where Dask is missing or cannot be reached, for names in `again` that the
+    recipe lacks, where a system cannot be computed (`Task.fault`), before anything is, and where a worker fails for
+    good; the others are finished
     first.  For files that are there already see `finished`.
     """
     unknown = set(again) - {t.name for t in recipe.tasks}
@@ -199,7 +199,7 @@ def build(
         raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
     if tasks:
         make_folder(parts_of(out))
-        threads = None if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+        threads = None if scheduler else max(1, lib.num_threads() // jobs)
         errors = []
         work = partial(_packed, threads=threads, max_memory=max_memory)
         for task, content in results(work, tasks, jobs, scheduler, len(done)):
