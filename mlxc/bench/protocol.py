@@ -55,6 +55,7 @@ class Protocol:
 
 #: SCF cycles of every rung of the ladder.
 MAX_CYCLE = 60
+#: All have diffuse functions, without which anions, dipoles and densities are the basis's more than the functional's.
 #: `tight` is without approximations beyond basis and grid, for comparison with other programs; `standard` is what
 #: errors are quoted in; `fast` compares functionals with each other, atomization energies in it are several kcal/mol
 #: from the limit of the basis.
@@ -62,7 +63,7 @@ PROTOCOLS = {
     p.name: p
     for p in (
         Protocol("tight", "def2-qzvppd", False, 5, 3, 1e-9, True),
-        Protocol("standard", "def2-qzvpp", True, 4, 1, 1e-8, True),
-        Protocol("fast", "def2-tzvp", True, 3, 1, 1e-8, False),
+        Protocol("standard", "def2-qzvppd", True, 4, 1, 1e-8, True),
+        Protocol("fast", "def2-tzvppd", True, 3, 1, 1e-8, False),
     )
 }
