@@ -5,7 +5,7 @@
 Counts how many species each rung of the ladder was needed for (mlxc.bench.ladder), of all systems of the reactions in
 FOLDER and of a hard list: stretched bonds, atoms and monoxides of transition metals, open-shell singlets, anions and a
 zwitterion.  The species of the hard list are examined for stability, and singlets among them may become unrestricted.
-Protocol `fast`.  Interrupted runs go on where they were.
+Protocol `fast` in def2-TZVP, the basis of mlxc run.  Interrupted runs go on where they were.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/robustness"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/robustness.json"))
     args = parser.parse_args()
-    protocol = PROTOCOLS["fast"]
+    protocol = replace(PROTOCOLS["fast"], basis="def2-tzvp")
     groups = {"hard": (HARD, replace(protocol, stability=True, broken_symmetry=True))}
     if args.data:
         suite = load(args.data).chosen(max_heavy=args.max_heavy)
