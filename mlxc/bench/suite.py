@@ -130,7 +130,7 @@ def _of_references(name: str, libraries: dict[str, dict[str, Reference]], proper
         for kind in ("density_l1", "density_l2")
     ]
     dipoles = [
-        Property("dipoles", i, "dipole_norm", norm, "debye")
+        Property(f"dipoles-{i.split('/')[0]}", i, "dipole_norm", norm, "debye")
         for i, r in references.items()
         if r.charge == 0 and (norm := float(np.linalg.norm(np.asarray(r.dipole))) * AU2DEBYE) > POLAR
     ]
