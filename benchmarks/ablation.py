@@ -25,12 +25,12 @@ from mlxc import models
 from mlxc.constraints.fractional import THIRD_ROW, fractional_charges, fractional_spins
 from mlxc.files import write_atomic
 from mlxc.reference import Reference, shipped
-from mlxc.reference.benchmark import select
+from mlxc.reference.benchmark import select, system_of
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train import checkpoint
 from mlxc.train.cache import ELEMENTS
 from mlxc.train.config import Data
-from mlxc.train.dataset import Dataset, by_set, system_of
+from mlxc.train.dataset import Dataset, by_set
 from mlxc.train.ranks import Ranks
 from mlxc.train.run import train
 from mlxc.train.selfconsistent import SelfConsistentPhase

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pyscf
 import torch
-from grids import Count
 from pyscf import lib
 
 import mlxc
 from mlxc import models
+from mlxc.bench.ladder import Cycles
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
@@ -45,10 +45,10 @@ def solve(system: System, xc: str, basis: str, density_fit: bool, work: Path) ->
     if density_fit:
         mf = mf.density_fit()
         mf.conv_tol = 1e-8
-    mf.callback = count = Count()
+    mf.callback = count = Cycles()
     mf.kernel()
     rung = "diis" if mf.converged else "none"
-    cycles = count.cycles
+    cycles = count.number
     if not mf.converged:
         mf = second_order(mf)
         rung = "second-order" if mf.converged else "none"

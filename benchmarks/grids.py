@@ -14,8 +14,8 @@ from pyscf import gto
 
 import mlxc
 from mlxc import models
+from mlxc.bench.ladder import Cycles
 from mlxc.files import write_atomic
-from mlxc.run import Progress
 from mlxc.scf import converge
 from mlxc.units import KCAL
 
@@ -40,18 +40,11 @@ SPECIES: dict[str, tuple[str, int]] = {
 }
 
 
-class Count(Progress):
-    """Counts cycles and prints nothing."""
-
-    def __call__(self, envs: dict) -> None:
-        self.cycles += "norm_gorb" in envs
-
-
 def errors(name: str, xc: str, levels: list[int]) -> dict:
     """Energy at each level minus that of FINE (kcal/mol), and DIIS cycles at PySCF's default level."""
     atom, spin = SPECIES[name]
     mol = gto.M(atom=atom, spin=spin, basis=BASIS, verbose=0)
-    energies, dm, count = {}, None, Count()
+    energies, dm, count = {}, None, Cycles()
     for level in (3, FINE, *levels):
         mf = mlxc.KS(mol, xc).density_fit()
         mf.grids.level = level
@@ -60,7 +53,7 @@ def errors(name: str, xc: str, levels: list[int]) -> dict:
         mf = converge(mf, dm)
         dm = mf.make_rdm1()
         energies[level] = mf.e_tot if mf.converged else float("nan")
-    out = {"cycles": count.cycles, **{str(k): round(float(energies[k] - energies[FINE]) * KCAL, 4) for k in levels}}
+    out = {"cycles": count.number, **{str(k): round(float(energies[k] - energies[FINE]) * KCAL, 4) for k in levels}}
     print(name, out, flush=True)
     return out
 

@@ -111,7 +111,8 @@ def main() -> None:
         for group, (systems, settings) in groups.items()
         for system in systems
     ]
-    species = [Species(system, xc, identity_of(xc), settings) for xc, _, system, settings in asked]
+    identities = {xc: identity_of(xc) for xc in args.xc.split(",")}
+    species = [Species(system, xc, identities[xc], settings) for xc, _, system, settings in asked]
     found = compute_all(species, args.work, args.jobs, threads=1)
     known = {(xc, group, s.id): r for (xc, group, s, _), r in zip(asked, found, strict=True)}
     record = {

@@ -20,6 +20,11 @@ TOLERANCE = 1e-8
 DISPLACED = 1e-11
 
 
+def highest_occupied(mf: Any) -> float:
+    """Energy (Eh) of the highest orbital of either spin that is occupied."""
+    return float(np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0].max())
+
+
 def polarizability(mf: Any) -> np.ndarray:
     """Static dipole polarizability (3, 3), Bohr^3, of a converged RKS, UKS, RHF or UHF object.
 

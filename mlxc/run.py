@@ -17,6 +17,7 @@ from mlxc.ensemble import ensemble_energies
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
+from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
 from mlxc.units import KCAL
 
@@ -42,11 +43,6 @@ class Progress:
             f"  {self.cycles:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} {spent:8.1f} s",
             flush=True,
         )
-
-
-def _homo(mf: Any) -> float:
-    energy, occ = np.asarray(mf.mo_energy), np.asarray(mf.mo_occ)
-    return float(energy[occ > 0].max())
 
 
 def check_writable(path: Path) -> None:
@@ -122,7 +118,7 @@ def run(
         "basis": basis,
         "grid_level": int(mf.grids.level),
         "nelectron": int(mol.nelectron),
-        "mo_homo_hartree": _homo(mf),
+        "mo_homo_hartree": highest_occupied(mf),
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }

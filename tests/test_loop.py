@@ -479,8 +479,7 @@ def test_densities_that_can_turn_are_not_compared(references):
 
 
 def test_one_molecule_in_two_units_is_one_species(references):
-    from mlxc.reference.benchmark import make_system
-    from mlxc.train.dataset import system_of
+    from mlxc.reference.benchmark import make_system, system_of
 
     symbols, coords = zip(*WATER, strict=True)
     assert make_system("w", 0, 1, symbols, coords).key == system_of(references["H2O"]).key

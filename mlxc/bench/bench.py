@@ -51,8 +51,8 @@ def bench(
     suite = load(data).chosen(sets, role, elements, max_heavy)
     functionals = _checked(xcs, settings)
     needed = suite.needed()
-    for system in map(suite.systems.__getitem__, needed):  # a basis that lacks an element
-        settings.mole(list(zip(system.symbols, system.coords, strict=True)), system.charge, system.multiplicity - 1)
+    for id in needed:  # a basis that lacks an element
+        settings.mole(suite.systems[id])
     if any("minimum" in extras for extras in needed.values()):
         _need_geometric()
     folder = out / "species"

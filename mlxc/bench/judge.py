@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mlxc.bench.quantities import error, error_unit, group, value
+from mlxc.bench.quantities import Result, error, error_unit, group, value
 from mlxc.bench.statistics import averages, weighted
 from mlxc.bench.suite import Suite
 from mlxc.reference.benchmark import Property, Reaction
 from mlxc.units import KCAL
-
-Result = dict[str, Any]
 
 
 def judged(suite: Suite, of: dict[str, Result]) -> dict[str, Any]:

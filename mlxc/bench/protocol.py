@@ -8,6 +8,7 @@ from typing import Any
 from pyscf import gto
 
 from mlxc.geometry import make_mole
+from mlxc.reference.benchmark import System
 from mlxc.scf import KS
 
 
@@ -39,9 +40,10 @@ class Protocol:
         """Whether the stability of a solution of spin = 2S from this rung is analysed."""
         return self.broken_symmetry or (self.stability and (spin > 0 or rung != "diis"))
 
-    def mole(self, atoms: list, charge: int, spin: int) -> gto.Mole:
-        """As `mlxc.geometry.make_mole`, in the protocol's basis."""
-        return make_mole(atoms, self.basis, charge, spin)
+    def mole(self, system: System) -> gto.Mole:
+        """The molecule in the protocol's basis.  Raises InputError where that lacks an element."""
+        atoms = zip(system.symbols, system.coords, strict=True)
+        return make_mole(atoms, self.basis, system.charge, system.multiplicity - 1)
 
     def calculation(self, mol: gto.Mole, xc: str) -> Any:
         """A Kohn-Sham object with the protocol's settings, not yet run."""

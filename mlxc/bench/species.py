@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +21,12 @@ from pyscf import lib
 from mlxc import models
 from mlxc.bench.ladder import climb, settled
 from mlxc.bench.protocol import Protocol
-from mlxc.bench.quantities import EXTRAS, Calculation
+from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, InputError, MlxcError
 from mlxc.files import write_atomic
 from mlxc.geometry import count_electrons
+from mlxc.properties import highest_occupied
 from mlxc.reference.benchmark import System
 from mlxc.reference.schema import Reference
 from mlxc.version import __version__
@@ -33,7 +34,6 @@ from mlxc.workers import results
 
 #: <S^2> that exceeds S(S + 1) by more is reported.
 CONTAMINATION = 0.3
-Result = dict[str, Any]
 
 
 def identity_of(xc: str) -> dict[str, Any]:
@@ -148,8 +148,7 @@ def _rounded(value: Any) -> Any:
 
 def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
-    atoms = list(zip(system.symbols, system.coords, strict=True))
-    mol = protocol.mole(atoms, system.charge, system.multiplicity - 1)
+    mol = protocol.mole(system)
     solution = climb(lambda xc=species.xc: protocol.calculation(mol, xc))
     if solution.rung == "none":
         return {"converged": False, "rung": "none", "attempts": [asdict(a) for a in solution.attempts], "faults": []}
@@ -167,7 +166,7 @@ def _computed(species: Species) -> Result:
         "cycles": sum(a.cycles for a in solution.attempts),
         "stable": solution.stable,
         "s2": s2,
-        "homo_hartree": float(np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0].max()),
+        "homo_hartree": highest_occupied(mf),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
         "faults": faults,
     }
@@ -198,9 +197,7 @@ def compute_all(
     for s in species:
         path = s.path(folder)
         known = together.get(path, s)
-        together[path] = Species(
-            s.system, s.xc, s.functional, s.protocol, known.extras | s.extras, known.references | s.references
-        )
+        together[path] = replace(s, extras=known.extras | s.extras, references=known.references | s.references)
     found = {p: r for p, s in together.items() if (r := s.stored(folder)) is not None}
     waiting = sorted((s for p, s in together.items() if p not in found), key=lambda s: -s.cost)
     if waiting:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from pyscf.data.elements import ELEMENTS
-from pyscf.data.nist import AU2DEBYE, BOHR
+from pyscf.data.nist import AU2DEBYE
 
 from mlxc.bench.quantities import check, extra_of
 from mlxc.errors import InputError
 from mlxc.reference import Reference, shipped, store
-from mlxc.reference.benchmark import Property, Reaction, System, make_system
+from mlxc.reference.benchmark import Property, Reaction, System, system_of
 from mlxc.reference.folders import read_benchmark, read_properties
 from mlxc.units import KCAL
 
@@ -121,7 +121,7 @@ def load(data: Path | None) -> Suite:
 
 def _of_references(name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property]) -> Suite:
     references = {f"{file}/{k}": r for file, lib in libraries.items() for k, r in lib.items() if r.converged}
-    systems = {i: _system(i, r) for i, r in references.items()}
+    systems = {i: system_of(r, i) for i, r in references.items()}
     reactions = [row for file in libraries for row in _reactions(file, references)]
     densities = [
         Property(f"densities-{i.split('/')[0]}", i, kind, 0.0, "per electron")
@@ -135,11 +135,6 @@ def _of_references(name: str, libraries: dict[str, dict[str, Reference]], proper
         if r.charge == 0 and (norm := float(np.linalg.norm(np.asarray(r.dipole))) * AU2DEBYE) > POLAR
     ]
     return Suite(name, systems, reactions, [*dipoles, *densities, *properties], references)
-
-
-def _system(id: str, r: Reference) -> System:
-    coords = [(float(x), float(y), float(z)) for x, y, z in r.coords * BOHR]
-    return make_system(id, r.charge, r.spin + 1, r.symbols, coords)
 
 
 def _reactions(file: str, references: dict[str, Reference]) -> list[Reaction]:

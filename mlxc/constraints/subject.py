@@ -15,6 +15,7 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.libxc import LibxcFunctional
 from mlxc.ongrid import Mixed, exchange_at, spin_densities
+from mlxc.properties import highest_occupied
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import System
 from mlxc.scf import KS, attach, converge, fractional
@@ -176,6 +177,5 @@ class Subject:
         key = (system.key, basis, symmetry)
         if key not in self._solved:
             mf = self.solve(system.mole(basis, symmetry), system.occupations)
-            orbitals = np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0]
-            self._solved[key] = (float(mf.e_tot), float(orbitals.max())) if mf.converged else (np.nan, np.nan)
+            self._solved[key] = (float(mf.e_tot), highest_occupied(mf)) if mf.converged else (np.nan, np.nan)
         return self._solved[key]

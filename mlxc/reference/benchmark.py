@@ -17,6 +17,7 @@ from pyscf.data.nist import BOHR
 from pyscf.data.radii import COVALENT
 
 from mlxc.geometry import coinciding, count_electrons, spin_is_possible
+from mlxc.reference.schema import Reference
 
 #: Atoms closer than so many times the sum of their covalent radii are bonded.
 BOND = 1.3
@@ -118,6 +119,12 @@ def make_system(
         nheavy = sum(s != "H" for s in symbols)
     key = key or graph_key(symbols, coords, charge, multiplicity)
     return System(id, charge, multiplicity, symbols, coords, nheavy, key)
+
+
+def system_of(reference: Reference, id: str = "") -> System:
+    """The system of a reference, by its name where no id is given."""
+    coords = [(float(x), float(y), float(z)) for x, y, z in reference.coords * BOHR]
+    return make_system(id or reference.name, reference.charge, reference.spin + 1, reference.symbols, coords)
 
 
 def faults(systems: dict[str, System], reactions: list[Reaction]) -> list[str]:

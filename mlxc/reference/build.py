@@ -186,8 +186,7 @@ def build(
     cluster, whose workers use as many threads as OMP_NUM_THREADS gives them.  Those in `again` are computed whether
     they are there or not.  Raises InputError where Dask is missing or cannot be reached, for names in `again` that the
     recipe lacks, where a system cannot be computed (`Task.fault`), before anything is, and where a worker fails for
-    good; the others are finished
-    first.  For files that are there already see `finished`.
+    good; the others are finished first.  For files that are there already see `finished`.
     """
     unknown = set(again) - {t.name for t in recipe.tasks}
     if unknown:

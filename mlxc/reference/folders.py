@@ -68,12 +68,10 @@ def read_reactions(folder: Path) -> list[Reaction]:
 def read_properties(folder: Path) -> list[Property]:
     """All reference properties of a folder, none without the file.  Raises InputError where it is broken."""
     path = Path(folder) / "properties.jsonl"
+    if not path.exists():
+        return []
     keys = ("set", "id", "property", "unit")
-    return (
-        _rows(path, lambda row: Property(**{k: str(row[k]) for k in keys}, value=float(row["value"])))
-        if path.exists()
-        else []
-    )
+    return _rows(path, lambda row: Property(**{k: str(row[k]) for k in keys}, value=float(row["value"])))
 
 
 def read_benchmark(folder: Path) -> tuple[dict[str, System], list[Reaction]]:

@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import torch
 from pyscf.data import elements
-from pyscf.data.nist import BOHR
 
 from mlxc.analytic import R2SCAN
 from mlxc.constraints.fractional import fractional_charges, fractional_spins
@@ -20,7 +19,7 @@ from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.reference import Reference, shipped, store
-from mlxc.reference.benchmark import Reaction, System, make_system, select
+from mlxc.reference.benchmark import Reaction, System, select, system_of
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train.cache import ELEMENTS
 from mlxc.train.config import Data
@@ -159,12 +158,6 @@ def kept_out(systems: dict[str, System], inside: list[Reaction], outside: list[R
     """Graphs of the rows kept out that no row to train on has."""
     inner, outer = ({systems[i].graph_key for r in rows for i in r.stoichiometry} for rows in (inside, outside))
     return outer - inner
-
-
-def system_of(reference: Reference) -> System:
-    """The system of a reference."""
-    coords = [(float(x), float(y), float(z)) for x, y, z in reference.coords * BOHR]
-    return make_system(reference.name, reference.charge, reference.spin + 1, reference.symbols, coords)
 
 
 def ionization_potential(reference: Reference, library: dict[str, Reference]) -> float | None:
