@@ -18,7 +18,7 @@ from pyscf.data.nist import AU2DEBYE
 from mlxc.bench.quantities import check, extra_of
 from mlxc.errors import InputError
 from mlxc.reference import Reference, shipped, store
-from mlxc.reference.benchmark import Property, Reaction, System, system_of
+from mlxc.reference.benchmark import Property, Reaction, System, fits, select, system_of
 from mlxc.reference.folders import read_benchmark, read_properties
 from mlxc.units import KCAL
 
@@ -74,23 +74,19 @@ class Suite:
         if unknown := sorted(s for s in sets if s.lower() not in known):
             raise InputError(f"no set {', '.join(unknown)} in {self.name}. There are {', '.join(self.sets)}")
         sets = {known[s.lower()] for s in sets} or set(self.sets) - self.minima
-        elements = frozenset(e.capitalize() for e in elements)
-        if strange := sorted(elements - set(ELEMENTS)):
+        allowed = frozenset(e.capitalize() for e in elements) or None
+        if strange := sorted((allowed or frozenset()) - set(ELEMENTS)):
             raise InputError(f"{', '.join(strange)} is not an element")
         roles = {r.role for r in self.reactions}
         if role is not None and role not in roles:
             raise InputError(f"no rows with the role {role!r} in {self.name}: there are {', '.join(sorted(roles))}")
 
-        def fits(system: System) -> bool:
-            small = max_heavy is None or system.nheavy <= max_heavy
-            return small and (not elements or elements.issuperset(system.symbols))
-
-        reactions = [
-            r
-            for r in self.reactions
-            if r.set in sets and role in (None, r.role) and all(fits(self.systems[i]) for i in r.stoichiometry)
+        reactions = select(self.reactions, self.systems, sets, role, allowed, max_heavy)
+        properties = [
+            p
+            for p in self.properties
+            if p.set in sets and role is None and fits(self.systems[p.id], allowed, max_heavy)
         ]
-        properties = [p for p in self.properties if p.set in sets and role is None and fits(self.systems[p.id])]
         if not reactions and not properties:
             raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
         return replace(self, reactions=reactions, properties=properties)

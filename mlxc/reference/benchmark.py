@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import networkx
@@ -170,15 +170,21 @@ def _system_fault(system: System) -> str:
 def select(
     reactions: list[Reaction],
     systems: dict[str, System],
-    sets: tuple[str, ...],
-    role: str,
-    elements: frozenset[str],
-    max_heavy: int,
+    sets: Container[str],
+    role: str | None,
+    elements: frozenset[str] | None,
+    max_heavy: int | None,
 ) -> list[Reaction]:
-    """The reactions of these sets and role whose every molecule is known, small enough and made of these elements."""
+    """The reactions of these sets and role (None: any) whose every molecule is known and `fits`."""
 
-    def fits(reaction: Reaction) -> bool:
+    def possible(reaction: Reaction) -> bool:
         members = [systems.get(i) for i in reaction.stoichiometry]
-        return all(m is not None and m.nheavy <= max_heavy and elements.issuperset(m.symbols) for m in members)
+        return all(m is not None and fits(m, elements, max_heavy) for m in members)
 
-    return [r for r in reactions if r.set in sets and r.role == role and fits(r)]
+    return [r for r in reactions if r.set in sets and role in (None, r.role) and possible(r)]
+
+
+def fits(system: System, elements: frozenset[str] | None, max_heavy: int | None) -> bool:
+    """Whether a system is made of these elements and has at most so many heavy atoms (None: any)."""
+    small = max_heavy is None or system.nheavy <= max_heavy
+    return small and (elements is None or elements.issuperset(system.symbols))
