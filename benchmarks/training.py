@@ -32,7 +32,7 @@ from mlxc.reference import shipped
 from mlxc.reference.benchmark import Reaction
 from mlxc.train.cache import fill
 from mlxc.train.config import Config, Data, Phase
-from mlxc.train.dataset import Dataset
+from mlxc.train.dataset import Dataset, FixedDensities
 from mlxc.train.fixed import FixedPhase
 from mlxc.train.objective import Objective
 from mlxc.train.ranks import Ranks
@@ -77,7 +77,7 @@ def fixed(molecules: int, level: int, work: Path) -> dict[str, Any]:
             network.precision = torch.float32
     objective = Objective(Config("x", [Phase("fixed", 1)], losses=LOSSES), functional, data, ranks)
     start = time.perf_counter()
-    phase = FixedPhase(functional, data, cache, ranks)
+    phase = FixedPhase(functional, FixedDensities(data.species, cache), ranks)
     condensed = time.perf_counter()
     for _ in range(REPEATS):
         objective(phase.observe())

@@ -16,12 +16,11 @@ class MLP(torch.nn.Module):
 
     tanh units keep it smooth to all orders, which second and third derivatives of the energy need.  Those of the first
     layer bend within the unit cube, where the inputs are: training from nearly linear units takes many times longer.
-    Weights, input and output are in double precision, on the processor; `precision` is that of the arithmetic between
-    them, and `device` where it is done.
+    Weights, input and output are in double precision; `precision` is that of the arithmetic between them, which is done
+    where the input is.
     """
 
     precision = torch.float64
-    device = torch.device("cpu")
 
     def __init__(self, n_in: int, width: int, depth: int):
         super().__init__()
@@ -42,10 +41,10 @@ class MLP(torch.nn.Module):
         torch.nn.init.zeros_(self.out.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x.flatten(1).T.to(self.device, self.precision)
+        y = x.flatten(1).T.to(self.precision)
         for layer in (*self.hidden, self.out):
-            weight, bias = (p.to(self.device, self.precision) for p in (layer.weight, layer.bias))
+            weight, bias = (p.to(y.device, y.dtype) for p in (layer.weight, layer.bias))
             y = linear(y, weight, bias)
             if layer is not self.out:
                 y = torch.tanh(y)
-        return y[:, 0].to(x.device, x.dtype).reshape(x.shape[1:])
+        return y[:, 0].to(x.dtype).reshape(x.shape[1:])

@@ -30,5 +30,5 @@ def test_effective_mass_is_positive(name, atom):
 
 def test_penalty_finds_negative_masses():
     mass = EffectiveMass()
-    assert float(mass.penalty(R2SCAN()).detach()) < 1e-3
-    assert float(mass.penalty(FallingTau()).detach()) > 1
+    assert float(mass(R2SCAN()).detach()) < 1e-3
+    assert float(mass(FallingTau()).detach()) > 1

@@ -19,10 +19,13 @@ from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
+from mlxc.scf import converge
 from mlxc.train import cache
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.config import Data
-from mlxc.train.dataset import correction, read_molecule, split
+from mlxc.train.dataset import Dataset, FixedDensities, correction, read_molecule, split
+from mlxc.train.ranks import Ranks
+from mlxc.train.selfconsistent import SelfConsistentPhase
 from mlxc.units import KCAL
 
 
@@ -171,3 +174,27 @@ def test_selection_and_broken_folders(benchmark_folder, tmp_path):
     (tmp_path / "systems.jsonl").write_text("{")
     with pytest.raises(InputError, match="line 1 is not a row"):
         read_systems(tmp_path)
+
+
+def test_basis_limit(benchmark_folder, tmp_path, shaken_hybrid):
+    """Coarse grids tell what a basis lacks, and the energies of both phases have it."""
+    system = read_systems(benchmark_folder)["hf"]
+    settings = Data(basis="def2-svp", limit_basis="def2-tzvp", cache=tmp_path)
+    cache.fill([system], settings)
+    small, large = (
+        converge(cache.kohn_sham(system, "r2scan", dataclasses.replace(settings, basis=b))).e_tot
+        for b in ("def2-svp", "def2-tzvp")
+    )
+    data = Dataset({"hf": system}, [Reaction("x", "hf", {"hf": 1}, 0.0, "train", False)])
+    densities = FixedDensities(data.species, tmp_path)
+    assert large - small < -0.05
+    assert float(densities.gains[0]) == pytest.approx(large - small, rel=3e-3)
+    assert float(densities.e_r2scan[0]) == pytest.approx(small + float(densities.gains[0]), abs=1e-6)
+    phases = (
+        SelfConsistentPhase(shaken_hybrid, data, settings, (), Ranks(), gains=gains)
+        for gains in (None, densities.gains)
+    )
+    without, corrected = (float(p.solve(data.inside, []).energies[0].detach()) for p in phases)
+    assert corrected - without == pytest.approx(float(densities.gains[0]), abs=1e-8)
+    with pytest.raises(InputError, match="another basis"):
+        cache.fill([system], dataclasses.replace(settings, limit_basis=""))

@@ -57,7 +57,7 @@ class EffectiveMass:
     def __init__(self) -> None:
         self.features = Features.join([closed_shell(atom) for atom in MOLECULES])
 
-    def penalty(self, functional: Functional) -> torch.Tensor:
+    def __call__(self, functional: Functional) -> torch.Tensor:
         """Mean square of what v_tau falls below ALLOWED, ()."""
         return torch.relu(ALLOWED - kinetic_potential(functional, self.features)).square().mean()
 

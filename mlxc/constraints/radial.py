@@ -13,6 +13,7 @@ from pyscf import dft, gto
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
+from mlxc.units import KCAL
 
 #: Neutral atoms and their numbers of unpaired electrons.
 ATOMS = {
@@ -56,3 +57,7 @@ class RadialGrids:
         """Integrals of the energy density on coarse grids minus those on fine ones, Eh, (rays * len(STEPS),)."""
         parts = functional(self.features).split(self.sizes)
         return torch.cat([w @ e for w, e in zip(self.weights, parts, strict=True)])
+
+    def __call__(self, functional: Functional) -> torch.Tensor:
+        """Mean square error, (kcal/mol)^2, ()."""
+        return (KCAL * self.errors(functional)).square().mean()

@@ -80,7 +80,7 @@ class Points:
 
     def add(self, energies: torch.Tensor, molecules: int) -> torch.Tensor:
         """Sums of energies (K,) over each molecule, (molecules,)."""
-        return torch.zeros(molecules, dtype=torch.float64).index_add(0, self.molecule, energies)
+        return energies.new_zeros(molecules).index_add(0, self.molecule, energies)
 
     def sample(self, number: int, energy: torch.Tensor, rng: np.random.Generator) -> SimpleNamespace:
         """Attributes of points drawn with a probability proportional to |energy| (K,)."""
@@ -128,7 +128,8 @@ class Condensed:
         ux, uc = functional.exchange_shift(x), functional.correlation_shift(c)
         e_x = self.exchange.add(functional.exchange_energy(x, x.f0, ux) - x.r2scan, self.molecules)
         e_c = self.correlation.add(scaled_correlation(c.energy, uc) - c.energy, self.molecules)
-        return e_x + e_c, self.shares[0] * ux.square().mean() + self.shares[1] * uc.square().mean()
+        size = self.shares[0] * ux.square().mean() + self.shares[1] * uc.square().mean()
+        return (e_x + e_c).cpu(), size.cpu()
 
     def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
         """Mean square slopes, weighted with the energy, of F_x (with r2SCAN's share of it constant) and u_c, ().
@@ -141,11 +142,11 @@ class Condensed:
         def enhancement(x: SimpleNamespace) -> torch.Tensor:
             return functional.exchange_energy(x, x.f0, functional.exchange_shift(x)) / x.e_lda
 
-        total = torch.zeros((), dtype=torch.float64)
+        total = self.x.e_lda.new_zeros(())
         values = (enhancement, self.slope_x), (functional.correlation_shift, self.slope_c)
         for share, (value, at) in zip(self.shares, values, strict=True):
             leaves = {k: v.clone().requires_grad_() for k, v in vars(at).items() if k in SLOPES}
             v = value(SimpleNamespace(**{**vars(at), **leaves}))
             for g in torch.autograd.grad(v.sum(), list(leaves.values()), create_graph=True):
                 total = total + share * g.square().mean()
-        return total
+        return total.cpu()

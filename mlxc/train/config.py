@@ -49,6 +49,7 @@ class Data:
     only        names of the references to use; all where it is empty
     cache       folder of densities and features of the fixed-density phase, by default in that of the run
     basis, grid_level   of all calculations
+    limit_basis         a larger one: energies get what r2SCAN's gain from basis to it; none where it is empty
     validation  one of so many molecular graphs is kept out of training
     """
 
@@ -60,6 +61,7 @@ class Data:
     only: list[str] = field(default_factory=list)
     cache: Path | None = None
     basis: str = "def2-tzvppd"
+    limit_basis: str = ""
     grid_level: int = 3
     validation: int = 8
 

@@ -172,17 +172,23 @@ def ionization_potential(reference: Reference, library: dict[str, Reference]) ->
 
 
 class FixedDensities:
-    """Total energies of species at cached r2SCAN densities: of r2SCAN and PBE0, and of other functionals."""
+    """Total energies of species at cached r2SCAN densities: of r2SCAN and of other functionals."""
 
     def __init__(self, species: list[System], cache: Path):
         self.paths = [cache / f"{s.key}.h5" for s in species]
         there = [p.exists() and bool(_attribute(p, "converged")) for p in self.paths]
         #: Species whose densities are there and converged, (M,).
         self.known = torch.tensor(there)
-        self.e_r2scan, self.e_pbe0 = (
-            torch.tensor([_attribute(p, k) if t else 0.0 for p, t in zip(self.paths, there, strict=True)]).double()
-            for k in ("e_r2scan", "e_pbe0")
+        e_r2scan, gains = (
+            torch.tensor(
+                [_attribute(p, k) if t else 0.0 for p, t in zip(self.paths, there, strict=True)], dtype=torch.float64
+            )
+            for k in ("e_r2scan", "limit_gain")
         )
+        #: In the basis of the limit, (M,) Eh.
+        self.e_r2scan = e_r2scan + gains
+        #: What energies of r2SCAN, and nearly those of any functional, gain in the basis of the limit, (M,) Eh.
+        self.gains = gains
 
     def molecules(self, part: slice = slice(None)) -> Iterator[tuple[Features, torch.Tensor]]:
         """Features and weights of the known species, or some of them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ import torch
 from mlxc.errors import InputError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.compress import Condensed
-from mlxc.train.dataset import Dataset, FixedDensities, correction
+from mlxc.train.dataset import FixedDensities, correction
+from mlxc.train.device import moved
 from mlxc.train.losses import State
 from mlxc.train.ranks import Ranks
 
@@ -18,19 +18,20 @@ from mlxc.train.ranks import Ranks
 class FixedPhase:
     """This process's share of the molecules on their condensed points: minutes of work to make, a second to use.
 
-    Raises InputError where there are fewer known molecules than processes.
+    Points are on `device`, energies on the processor.  Raises InputError where there are fewer known molecules than
+    processes.
     """
 
-    def __init__(self, functional: NeuralMetaGGA, data: Dataset, cache: Path, ranks: Ranks):
-        self.functional, self.ranks = functional, ranks
-        self.densities = FixedDensities(data.species, cache)
+    def __init__(self, functional: NeuralMetaGGA, densities: FixedDensities, ranks: Ranks, device: str = "cpu"):
+        self.functional, self.densities, self.ranks = functional, densities, ranks
         self.known = self.densities.known
         if int(self.known.sum()) < ranks.world:
-            raise InputError(f"{cache} has densities of {int(self.known.sum())} species: too few to train on")
+            raise InputError(f"there are densities of {int(self.known.sum())} species: too few to train on")
         self.mine = self.known.nonzero()[ranks.share, 0]
-        self.condensed = Condensed(type(functional), self.densities.molecules(ranks.share))
-        points = torch.tensor([len(self.condensed.exchange.molecule), len(self.condensed.correlation.molecule)])
-        self.condensed.shares = tuple((points / ranks.total(points)).tolist())
+        condensed = Condensed(type(functional), self.densities.molecules(ranks.share))
+        points = torch.tensor([len(condensed.exchange.molecule), len(condensed.correlation.molecule)])
+        condensed.shares = tuple((points / ranks.total(points)).tolist())
+        self.condensed = moved(condensed, device)
         #: What condensing leaves out of the energies of an earlier state of the functional, (M,) Eh.
         self.offset = torch.zeros_like(self.densities.e_r2scan)
         #: Nothing can fail here.

@@ -24,7 +24,7 @@ from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
 from mlxc.train.cache import cache_of, fill
 from mlxc.train.config import Config, Phase, active, plain
-from mlxc.train.dataset import Dataset
+from mlxc.train.dataset import Dataset, FixedDensities
 from mlxc.train.fixed import FixedPhase
 from mlxc.train.objective import Objective
 from mlxc.train.ranks import Ranks
@@ -103,8 +103,8 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, state: dict[str, Any] | None) -> None:
         single = phase.kind == "fixed" and self.config.precision == "single"
-        device = self.config.device if phase.kind == "fixed" else "cpu"
-        self._arithmetic(torch.float32 if single else torch.float64, device)
+        self._arithmetic(torch.float32 if single else torch.float64)
+        self.objective.move_to(self.config.device if phase.kind == "fixed" else "cpu")
         work = self._fixed() if phase.kind == "fixed" else self._self_consistent(phase)
         steps = steps_of(phase)
         optimizer: Any = None
@@ -129,7 +129,7 @@ class Trainer:
                 left = (time.perf_counter() - started) / (self.at.step - first) * (steps - self.at.step)
                 self._look(work, phase, losses, left)
             self._save({"optimizer": optimizer.state_dict(), "memory": work.memory()})
-        self._arithmetic(torch.float64, "cpu")
+        self._arithmetic(torch.float64)
 
     def _finished(self, phase: Phase) -> bool:
         """Whether a phase has run out of patience, or L-BFGS of directions in which the objective falls."""
@@ -139,24 +139,29 @@ class Trainer:
             return False
         return self.log[-1]["objective"] == self.log[-2]["objective"]
 
-    def _arithmetic(self, precision: torch.dtype, device: str) -> None:
+    def _arithmetic(self, precision: torch.dtype) -> None:
         for network in self.functional.modules():
             if isinstance(network, MLP):
-                network.precision, network.device = precision, torch.device(device)
+                network.precision = precision
 
-    def _fixed(self) -> FixedPhase:
+    def _densities(self) -> FixedDensities:
         fill(self.data.species[self.ranks.share], self.config.data, self.report)
         self.ranks.wait()
-        work = FixedPhase(self.functional, self.data, cache_of(self.config.data), self.ranks)
+        return FixedDensities(self.data.species, cache_of(self.config.data))
+
+    def _fixed(self) -> FixedPhase:
+        work = FixedPhase(self.functional, self._densities(), self.ranks, self.config.device)
         rows = [*self.data.inside, *self.data.outside]
         left_out = len(rows) - len(self.data.complete(rows, work.known))
         if left_out:
-            self.report(f"{left_out} rows left out: an SCF of theirs did not converge with r2SCAN or PBE0")
+            self.report(f"{left_out} rows left out: an SCF of theirs did not converge with r2SCAN")
         return work
 
     def _self_consistent(self, phase: Phase) -> SelfConsistentPhase:
+        settings = self.config.data
+        gains = self._densities().gains if settings.limit_basis else None
         return SelfConsistentPhase(
-            self.functional, self.data, self.config.data, active(self.config), self.ranks, self.config.seed, phase.batch
+            self.functional, self.data, settings, active(self.config), self.ranks, self.config.seed, phase.batch, gains
         )
 
     def _optimizer(self, phase: Phase, step: int) -> torch.optim.Optimizer:

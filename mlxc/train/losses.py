@@ -127,17 +127,18 @@ def _conditions(name: str) -> Callable[[Dataset], Loss]:
     return lambda data: Rows(data, [r for r in data.inside if r.set == name], {name: 1.0})
 
 
+class Penalty:
+    """What depends on the functional alone: from an object that knows the points to look at."""
+
+    def __init__(self, penalty: Callable[[Functional], torch.Tensor]) -> None:
+        self.penalty = penalty
+
+    def __call__(self, state: State) -> torch.Tensor:
+        return self.penalty(state.functional)
+
+
 def _penalty(make: Callable[[], Callable[[Functional], torch.Tensor]]) -> Callable[[Dataset], Loss]:
-    def build(data: Dataset) -> Loss:
-        penalty = make()
-        return lambda state: penalty(state.functional)
-
-    return build
-
-
-def _grids() -> Callable[[Functional], torch.Tensor]:
-    grids = RadialGrids()
-    return lambda functional: (KCAL * grids.errors(functional)).square().mean()
+    return lambda data: Penalty(make())
 
 
 def _decay(functional: Functional) -> torch.Tensor:
@@ -167,8 +168,8 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "tail": _penalty(Tail),
     "potential_tail": _penalty(PotentialTail),
     "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().features)),
-    "grids": _penalty(_grids),
-    "mass": _penalty(lambda: effective_mass().penalty),
+    "grids": _penalty(RadialGrids),
+    "mass": _penalty(effective_mass),
     "decay": _penalty(lambda: _decay),
 }
 #: Losses of the condensed molecules.

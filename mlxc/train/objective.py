@@ -9,6 +9,7 @@ import torch
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.config import Config, active
 from mlxc.train.dataset import Dataset, by_set
+from mlxc.train.device import moved
 from mlxc.train.losses import LOSSES, OF_FUNCTIONAL, OF_RESULTS, Rows, State
 from mlxc.train.ranks import Ranks
 
@@ -33,6 +34,10 @@ class Objective:
         rows = data.outside or [r for r in data.inside if r.set in data.weights]
         self.judged = Rows(data, rows, data.weights)
 
+    def move_to(self, device: str) -> None:
+        """Put the points of losses that depend on the functional alone onto a device."""
+        self.mine = moved(self.mine, device)
+
     def _everywhere(self, local: dict[str, torch.Tensor]) -> dict[str, float]:
         """Losses that processes share out, of all of them."""
         values = [local.get(k, torch.zeros(())).detach().double() for k in self.others]
@@ -48,7 +53,7 @@ class Objective:
         leaves, own = [energies, *results.values()], [observed.energies, *observed.results.values()]
         value = torch.stack([*shared.values(), 0 * energies.sum()]).sum()
         slopes = torch.autograd.grad(value, leaves, allow_unused=True)
-        local = {k: w * loss(state) for k, (w, loss) in (self.mine | self.of_condensed).items()}
+        local = {k: w * loss(state).cpu() for k, (w, loss) in (self.mine | self.of_condensed).items()}
         parts = [(g * x).sum() for g, x in zip(slopes, own, strict=True) if g is not None] + list(local.values())
         parts = [p for p in parts if p.requires_grad]
         gradients = torch.autograd.grad(torch.stack(parts).sum(), self.parameters, allow_unused=True) if parts else ()
@@ -68,7 +73,7 @@ class Objective:
         if "reactions" in losses:
             losses["reactions"] = (losses["reactions"][0], self.judged)
         value = sum(float(w * loss(state)) for w, loss in losses.values())
-        local = {k: w * loss(state) for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
+        local = {k: w * loss(state).cpu() for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
         value += sum(self._everywhere(local).values())
         errors, there = self.judged.errors(state)
         sets = [s for s, t in zip(self.judged.sets, there.tolist(), strict=True) if t]

@@ -68,10 +68,11 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
 def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer) -> dict[str, Any]:
     """What a model's card says: data, settings, and errors at the cached densities where there are any."""
     fixed = any(p.kind == "fixed" for p in config.phase)
+    limit = f", corrected to {config.data.limit_basis} by r2SCAN" if config.data.limit_basis else ""
     return {
         "trained_on": f"{len(data.inside)} rows and {len(data.targets)} reference densities",
         "protocol": f"errors in kcal/mol at fixed r2SCAN densities, {config.data.basis}, density fitting, grid level "
-        f"{config.data.grid_level}; r2SCAN and PBE0 self-consistent in the same basis and grid",
+        f"{config.data.grid_level}{limit}",
         "command": "mlxc train CONFIG.toml, with the configuration below",
         "configuration": plain(asdict(config)),
         "data_sha256": trainer.identity,
@@ -83,9 +84,9 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
 
 
 def fixed_density_errors(data: Dataset, cache: Path, functional: Functional) -> dict[str, Any]:
-    """Numbers of rows and mean absolute errors per set (kcal/mol) of the functional, r2SCAN and PBE0."""
+    """Numbers of rows and mean absolute errors per set (kcal/mol) of the functional and of r2SCAN."""
     densities = FixedDensities(data.species, cache)
-    energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan, "pbe0": densities.e_pbe0}
+    energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan}
     report = {}
     for name, rows in (("training", data.inside), ("validation", data.outside)):
         there = data.complete(rows, densities.known)

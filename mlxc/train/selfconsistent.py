@@ -95,9 +95,12 @@ class SelfConsistentPhase:
         ranks: Ranks,
         seed: int = 0,
         batch: int = 16,
+        gains: torch.Tensor | None = None,
     ):
         self.functional, self.data, self.settings, self.ranks, self.seed = functional, data, settings, ranks, seed
         self.size = batch
+        #: What is added to the energies of the species, (M,) Eh.
+        self.gains = torch.zeros(len(data.species), dtype=torch.float64) if gains is None else gains
         #: Kinds of results that are asked for, in a fixed order.
         self.kinds = [k for k in OF_REFERENCES if k in kinds]
         #: The last density matrix of every species that this process has worked on.
@@ -149,7 +152,7 @@ class SelfConsistentPhase:
         for i in (i for i in wanted if i % self.ranks.world == self.ranks.rank):
             try:
                 mf = self._converged(i)
-                energy = carrying(float(mf.e_tot), energy_gradient(mf) if gradients else None)
+                energy = carrying(float(mf.e_tot + self.gains[i]), energy_gradient(mf) if gradients else None)
             except ValueError as err:  # InputError, or of numpy and scipy where numbers are not finite
                 failures[i] = str(err)
                 continue
