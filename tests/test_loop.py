@@ -572,9 +572,9 @@ def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
     assert cli.main(["train", str(path), "--out", str(out), "--members", "3"]) == 0
     mf = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 0.92", basis="def2-svp", verbose=0), str(out)).run(conv_tol=1e-10)
     energies = mlxc.ensemble_energies(mf)
-    assert energies[0] == mf.e_tot
     assert energies.std() > 1e-5
-    for k in (2, 3):
+    assert energies.mean() == pytest.approx(mf.e_tot, abs=0.5 * energies.std())
+    for k in (1, 2, 3):
         alone = mlxc.KS(mf.mol, str(out / f"member-{k}")).run(conv_tol=1e-10)
         assert energies[k - 1] == pytest.approx(alone.e_tot, abs=0.1 * abs(alone.e_tot - mf.e_tot) + 1e-6)
     xyz, result = tmp_path / "hf.xyz", tmp_path / "hf.json"
@@ -583,11 +583,7 @@ def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
     expected = energies.std(ddof=1) * 627.5095
     assert json.loads(result.read_text())["energy_uncertainty_kcal"] == pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match="no ensemble"):
-        mlxc.ensemble_energies(mlxc.KS(mf.mol).run())
-    packed = out / "members.safetensors"
-    packed.write_bytes(packed.read_bytes()[:-1] + b"x")
-    with pytest.raises(ModelFileError, match="damaged"):
-        mlxc.ensemble_energies(mf)
+        mlxc.ensemble_energies(mlxc.KS(mf.mol, str(out / "member-1")).run())
 
 
 def test_plots_of_a_run_and_of_a_model(folder, tmp_path, capsys):

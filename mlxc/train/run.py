@@ -11,6 +11,7 @@ from mlxc.errors import InputError
 from mlxc.files import make_folder
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
+from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
 from mlxc.train.cache import cache_of
 from mlxc.train.config import Config, active, plain, read_config
@@ -24,7 +25,7 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     """Train what the configuration describes; returns the model's folder, by default one of its name beside it.
 
     Of an ensemble every member has its own seed, and so its own rows kept out, and a folder `member-K` for its run; the
-    first is the model, and the spread of all its uncertainty (`mlxc.ensemble`).  Under torchrun the processes share the
+    model is their average, and their spread its uncertainty (`mlxc.ensemble`).  Under torchrun the processes share the
     molecules.  Raises InputError, also where the folder holds a run and `resume` is False, UnknownFunctionalError and
     ModelFileError.
     """
@@ -38,10 +39,15 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     trained = []
     for k, folder in enumerate(folders):
         trained.append(_train_one(replace(config, seed=config.seed + k), folder, resume and checkpoint.exists(folder)))
-    first = models.describe(folders[0])["card"]
-    card = first | {"members": [models.describe(f)["card"]["errors"] for f in folders[1:]]}
     if Ranks().first:
-        models.save(trained[0], out, card, trained[1:])
+        functional = trained[0].averaged(trained)
+        cards = [models.describe(f)["card"] for f in folders]
+        more: dict[str, Any] = {"members": [c["errors"] for c in cards]}
+        if any(p.kind == "fixed" for p in config.phase):
+            data = training_set(config.data, config.seed, active(config))
+            parts = {"training": [*data.inside, *data.outside]}
+            more["errors"] = fixed_density_errors(data, cache_of(config.data), functional, parts)
+        models.save(functional, out, cards[0] | more)
     return out
 
 
@@ -68,6 +74,7 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
 def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer) -> dict[str, Any]:
     """What a model's card says: data, settings, and errors at the cached densities where there are any."""
     fixed = any(p.kind == "fixed" for p in config.phase)
+    parts = {"training": data.inside, "validation": data.outside}
     limit = f", corrected to {config.data.limit_basis} by r2SCAN" if config.data.limit_basis else ""
     return {
         "trained_on": f"{len(data.inside)} rows and {len(data.targets)} reference densities",
@@ -79,16 +86,18 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
         "mlxc": __version__,
         "commit": trainer.commit,
         "scf_failures": trainer.at.failures,
-        "errors": fixed_density_errors(data, cache_of(config.data), functional) if fixed else {},
+        "errors": fixed_density_errors(data, cache_of(config.data), functional, parts) if fixed else {},
     }
 
 
-def fixed_density_errors(data: Dataset, cache: Path, functional: Functional) -> dict[str, Any]:
-    """Numbers of rows and mean absolute errors per set (kcal/mol) of the functional and of r2SCAN."""
+def fixed_density_errors(
+    data: Dataset, cache: Path, functional: Functional, parts: dict[str, list[Reaction]]
+) -> dict[str, Any]:
+    """Of each part of the rows their number and mean absolute errors per set (kcal/mol), of the functional and r2SCAN."""
     densities = FixedDensities(data.species, cache)
     energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan}
     report = {}
-    for name, rows in (("training", data.inside), ("validation", data.outside)):
+    for name, rows in parts.items():
         there = data.complete(rows, densities.known)
         if there:
             sets = [r.set for r in there]
