@@ -93,7 +93,7 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
 def fixed_density_errors(
     data: Dataset, cache: Path, functional: Functional, parts: dict[str, list[Reaction]]
 ) -> dict[str, Any]:
-    """Of each part of the rows their number and mean absolute errors per set (kcal/mol), of the functional and r2SCAN."""
+    """Of each part its numbers of rows and mean absolute errors per set (kcal/mol), of the functional and r2SCAN."""
     densities = FixedDensities(data.species, cache)
     energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan}
     report = {}
