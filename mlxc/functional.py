@@ -27,6 +27,8 @@ class Functional(torch.nn.Module):
     exx_omega: float | None = None
     #: Exact conditions that hold for every choice of its parameters, by their names in `mlxc check`.
     built_in: frozenset[str] = frozenset()
+    #: Dispersion correction that belongs to it, as PySCF's `mf.disp`.
+    disp: str | None = None
     #: Folder of the model that this one was loaded from.
     source: Path | None = None
 

@@ -23,10 +23,14 @@ Mixed = tuple[tuple[float, float], ...]
 FULL_RANGE: Mixed = ((0.0, 1.0),)
 
 
+def attached(mf: Any) -> Functional | None:
+    """The functional of mlxc that a calculation uses, if it does."""
+    return getattr(getattr(getattr(mf, "_numint", None), "libxc", None), "functional", None)
+
+
 def functional_of(mf: Any) -> Functional:
     """The functional of mlxc that a calculation uses.  InputError where it uses another one."""
-    functional = getattr(getattr(mf, "_numint", None), "libxc", None)
-    functional = getattr(functional, "functional", None)
+    functional = attached(mf)
     if functional is None:
         raise InputError(
             f"{getattr(mf, 'xc', type(mf).__name__)} is not a functional of mlxc: attach one with mlxc.attach(mf)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.numint import Backend, Label
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
+from mlxc.ongrid import attached
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -210,6 +212,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     hybrid, for a generalised or periodic one and one that has a solvent already.
     """
     functional = models.resolve(xc)
+    former = attached(mf)
     if not isinstance(mf, KohnShamDFT):
         raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
     if isinstance(mf, LocalHybridSCF):
@@ -233,6 +236,12 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         ni.libxc = libxc if functional is None else Backend(functional)
     mf.xc = xc if functional is None else Label(functional.name)
     mf._numint = ni
+    if former is not None and former.disp and mf.disp == former.disp:
+        mf.disp = None
+    if functional is not None and functional.disp:
+        if not find_spec("pyscf.dispersion"):
+            raise InputError(f"{functional.name} needs the D4 library: pip install pyscf-dispersion")
+        mf.disp = functional.disp
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)
     return mf

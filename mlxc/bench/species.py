@@ -41,8 +41,8 @@ def identity_of(xc: str) -> dict[str, Any]:
     sha256 = models.sha256(xc)
     found: dict[str, Any] = {"xc": xc.lower(), "mlxc": __version__, "pyscf": pyscf.__version__}
     if sha256:
-        found |= {"xc": None, "sha256": sha256}
-    elif "-d" in xc.lower():
+        found |= {"xc": None, "sha256": sha256, "disp": models.load(xc).disp}
+    if found.get("disp") or "-d" in str(found["xc"]):
         with suppress(PackageNotFoundError):
             found["dispersion"] = version("pyscf-dispersion")
     return found

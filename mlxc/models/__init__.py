@@ -1,7 +1,8 @@
 """Model folders: weights, configuration and card, free of code and checked by hash.
 
 A folder holds `weights.safetensors` and `model.json` with format, name, family, config, the SHA-256 of the
-weights and the card (what it was trained on, how, and with which errors).
+weights and the card (what it was trained on, how, and with which errors).  Its `d4` names the functional whose
+published D4 damping parameters serve this one: `NAME-d4` is the model NAME with that correction.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ def names() -> list[str]:
     return sorted(p.parent.name for p in _HERE.glob("*/model.json"))
 
 
+def _split(name: str | os.PathLike) -> tuple[str | os.PathLike, bool]:
+    """A model's name or folder without "-d4" at its end, and whether that was there."""
+    text = os.fspath(name)
+    with_d4 = text.lower().endswith("-d4") and not _folder(name)
+    return (text[:-3], True) if with_d4 else (name, False)
+
+
 def _folder(name: str | os.PathLike) -> Path | None:
     shipped = _HERE / (DEFAULT if name == "default" else os.fspath(name))
     for folder in (shipped, Path(name)):
@@ -44,11 +52,13 @@ def _folder(name: str | os.PathLike) -> Path | None:
 
 
 def exists(name: str | os.PathLike) -> bool:
-    """Whether `name` is "default", a shipped model or a model folder."""
-    return name == "default" or _folder(name) is not None
+    """Whether `name` is "default", a shipped model or a model folder, or one of these and "-d4"."""
+    base, _ = _split(name)
+    return base == "default" or _folder(base) is not None
 
 
 def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
+    name, with_d4 = _split(name)
     folder = _folder(name)
     if folder is None and Path(name).is_dir():
         raise ModelFileError(f"{Path(name)} is no model folder: it has no model.json")
@@ -67,7 +77,7 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
             f"{folder} has format {info.get('format')}, family {info.get('family')!r}; this mlxc reads format {FORMAT} "
             f"and {', '.join(FAMILIES)}: install a newer mlxc"
         )
-    return folder, info
+    return folder, info | {"name": f"{info['name']}-d4"} if with_d4 else info
 
 
 def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
@@ -81,16 +91,20 @@ def sha256(xc: str | os.PathLike) -> str | None:
 
 
 def load(name: str | os.PathLike = "default") -> Functional:
-    """A model by name or folder, its weights checked against their hash.
+    """A model by name or folder, its weights checked against their hash; with "-d4" at the end, with dispersion.
 
-    Raises UnknownFunctionalError for an unknown name, ModelFileError for a damaged folder.
+    Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder.
     """
     folder, info = _open(name)
+    _, with_d4 = _split(name)
+    if with_d4 and not isinstance(info.get("d4"), str):
+        raise UnknownFunctionalError(f"no {name}: D4 was not fitted to this model; try mf.disp = 'd4:pbe0'")
     path = folder / "weights.safetensors"
     weights = _weights(path, info.get("sha256"))
     try:
         functional = _made(info, weights)
         functional.source = folder
+        functional.disp = f"d4:{info['d4']}" if with_d4 else None
         return functional
     except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
         raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err
