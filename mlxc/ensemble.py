@@ -1,41 +1,53 @@
-"""How sure a model is: the spread of the functionals that it is averaged from, trained alike from different seeds."""
+"""How sure a model is: the spread of functionals that were trained alike, each on its own sample of the rows."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from mlxc import models
 from mlxc.errors import InputError
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.ongrid import blocks, functional_of, grid_features, spin_densities
 
 
-def members_of(functional: Functional | None) -> list[Functional]:
-    """What a functional is averaged from; none where it is not."""
-    return list(functional.members()) if isinstance(functional, NeuralMetaGGA) else []
-
-
-def ensemble_energies(mf: Any) -> np.ndarray:
-    """Total energies (n,), Eh, of all members of the functional's ensemble at the converged density of `mf`.
+def ensemble_energies(mf: Any, members: Sequence[Functional] | None = None) -> np.ndarray:
+    """Total energies (n,), Eh, of all members of a model's ensemble at the converged density of `mf`.
 
     By the variational theorem they differ from the members' self-consistent energies in second order only.  Reaction
     energies are made of such arrays as of numbers, and their standard deviation over the members is the uncertainty:
     errors that molecules share cancel in them.
 
-    Raises InputError for a functional that is not averaged, and for a calculation that is not converged.
+    `members` are by default those of the model that `mf` uses.  Raises InputError for a model without an ensemble, and
+    for a calculation that is not converged.
     """
     functional = functional_of(mf)
-    members = members_of(functional)
+    if members is None:
+        members = models.load_members(functional.source) if functional.source else []
     if not members:
         raise InputError(f"{functional.name} has no ensemble: train one with mlxc train CONFIG.toml --members N")
     if not mf.converged:
         raise InputError("ensemble energies need a converged calculation: run mf.kernel() first")
-    features = grid_features(mf, spin_densities(mf))
-    exc = np.zeros(len(members) + 1)
+    features, everyone = grid_features(mf, spin_densities(mf)), [functional, *members]
+    exc = np.zeros(len(everyone))
     with torch.no_grad():
         for f, w in blocks(mf.grids.weights, features):
-            exc += [float(w @ f_xc(f)) for f_xc in (functional, *members)]
+            exc += [float(w @ member(f)) for member in everyone]
     return mf.e_tot + (exc[1:] - exc[0])
+
+
+def averaged(members: Sequence[NeuralMetaGGA]) -> NeuralMetaGGA:
+    """The functional with the mean of the parameters of members that were trained from one start.
+
+    It costs as much as one of them (Wortsman et al., "Model soups", ICML 2022).  Members from different starts have
+    nothing in common that a mean would keep.
+    """
+    functional = copy.deepcopy(members[0])
+    states = [m.state_dict() for m in members]
+    functional.load_state_dict({k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]})
+    return functional

@@ -48,14 +48,3 @@ class MLP(torch.nn.Module):
             if layer is not self.out:
                 y = torch.tanh(y)
         return y[:, 0].to(x.dtype).reshape(x.shape[1:])
-
-
-class Committee(torch.nn.Module):
-    """The mean of several networks of one shape: (n_in, ...) -> (...)."""
-
-    def __init__(self, n_in: int, width: int, depth: int, members: int):
-        super().__init__()
-        self.networks = torch.nn.ModuleList(MLP(n_in, width, depth) for _ in range(members))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([network(x) for network in self.networks]).mean(0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.limits import U_MAX, bounded_enhancement, bounded_mixing, scaled_correlation, uniform_gas_gate
 from mlxc.localhybrid import HybridChannel, HybridTotal
-from mlxc.network import MLP, Committee
+from mlxc.network import MLP
 
 #: Largest s^2, alpha and y that `variables_of` gives: about 2e4.  Beyond it, in the tails, networks are constant.
 _LAST = 1 - 1e-9
@@ -60,7 +59,6 @@ class NeuralMetaGGA(Functional):
     Methods take variables x as attributes: a Channel or Total, or points with the same attributes (mlxc.train).
 
     width, depth : units per hidden layer and number of hidden layers of all networks.
-    members : networks behind each shift, which is their mean (`averaged`).
     """
 
     xctype = "MGGA"
@@ -75,37 +73,12 @@ class NeuralMetaGGA(Functional):
     exchange_variables: tuple[str, ...] = ("p", "alpha")
     correlation_variables: tuple[str, ...] = ("p", "alpha", "zeta2", "rs")
 
-    #: Where its networks are.
-    networks: tuple[str, ...] = ("exchange", "correlation")
-
-    def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-mgga", members: int = 1):
+    def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-mgga"):
         super().__init__()
         self.name = name
-        self.config = {"width": width, "depth": depth} | ({"members": members} if members > 1 else {})
-        self.exchange = self._network(2)
-        self.correlation = self._network(len(self.correlation_variables))
-
-    def _network(self, inputs: int) -> MLP | Committee:
-        return Committee(inputs, **self.config) if "members" in self.config else MLP(inputs, **self.config)
-
-    @classmethod
-    def averaged(cls, members: Sequence[Self]) -> Self:
-        """The functional whose networks are the means of those of members of one shape, which it shares."""
-        first = members[0]
-        functional = cls(**first.config, members=len(members), name=first.name)
-        for name in cls.networks:
-            getattr(functional, name).networks = torch.nn.ModuleList(getattr(m, name) for m in members)
-        return functional
-
-    def members(self) -> list[Self]:
-        """The functionals that this one is averaged from, which share its networks; none where it is not."""
-        found = []
-        for k in range(self.config.get("members", 0)):
-            member = type(self)(self.config["width"], self.config["depth"], name=self.name)
-            for name in self.networks:
-                setattr(member, name, getattr(self, name).networks[k])
-            found.append(member)
-        return found
+        self.config = {"width": width, "depth": depth}
+        self.exchange = MLP(2, width, depth)
+        self.correlation = MLP(len(self.correlation_variables), width, depth)
 
     @staticmethod
     def variables(features: Features) -> tuple[Channel, Total]:
@@ -147,14 +120,13 @@ class NeuralLocalHybrid(NeuralMetaGGA):
         "one-electron energy", "one-electron excited states", "one-electron self-consistency",
         "energy density of tails",
     }  # fmt: skip
-    networks = ("exchange", "correlation", "mixing")
     mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zz")
     exchange_variables = (*mixing_variables, "tail")
     correlation_variables = ("p", "alpha", "zeta2", "rs", "y", "zz")
 
-    def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-local-hybrid", members: int = 1):
-        super().__init__(width, depth, name, members)
-        self.mixing = self._network(len(self.mixing_variables))
+    def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-local-hybrid"):
+        super().__init__(width, depth, name)
+        self.mixing = MLP(len(self.mixing_variables), width, depth)
 
     @staticmethod
     def variables(features: Features) -> tuple[HybridChannel, HybridTotal]:

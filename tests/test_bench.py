@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pyscf import dft
 
 import mlxc
@@ -25,7 +24,6 @@ from mlxc.bench.species import Species, compute, identity_of
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
 from mlxc.cli import main
 from mlxc.errors import InputError
-from mlxc.neural import NeuralLocalHybrid
 from mlxc.properties import hessian
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import Property
@@ -319,11 +317,10 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
     assert alone["functionals"][0]["properties"][0]["error"] == pytest.approx(errors[2], abs=1e-6)
 
 
-def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn):
-    one, other = NeuralLocalHybrid(4, 1, name="two"), NeuralLocalHybrid(4, 1)
-    torch.nn.init.constant_(one.mixing.out.bias, 1.0)
-    models.save(one.averaged([one, other]), tmp_path / "two", {})
-    _, found = run(benchmark_folder, tmp_path, xc=str(tmp_path / "two"))
+def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
+    members = [models.load("mlxc-lh1"), models.load("mlxc-mgga1")]
+    monkeypatch.setattr(models, "load_members", lambda name: members)
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh1")
     rows = found["functionals"][0]["reactions"]
     assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
 

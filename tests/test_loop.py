@@ -566,14 +566,23 @@ def test_every_loss_is_described():
 
 def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
     path = folder / "ensemble.toml"
-    # With both molecules to train on, so that every member moves away from the common start.
-    path.write_text(fixed_only(configured(folder).read_text()).replace("validation = 2", "validation = 8"))
-    out = tmp_path / "ensemble"
-    assert cli.main(["train", str(path), "--out", str(out), "--members", "3"]) == 0
+    # With both molecules to train on, so that the model moves away from r2SCAN.
+    content = fixed_only(configured(folder).read_text()).replace("validation = 2", "validation = 8")
+    path.write_text(content)
+    out, start = tmp_path / "ensemble", tmp_path / "start"
+    argv = ["train", str(path), "--out", str(out), "--members", "3"]
+    assert cli.main(argv) == 2
+    assert "start" in capsys.readouterr().err
+    assert cli.main(["train", str(path), "--out", str(start)]) == 0
+    path.write_text(f'start = "{start}"\n' + content)
+    assert cli.main(argv) == 0
     mf = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 0.92", basis="def2-svp", verbose=0), str(out)).run(conv_tol=1e-10)
     energies = mlxc.ensemble_energies(mf)
     assert energies.std() > 1e-5
-    assert energies.mean() == pytest.approx(mf.e_tot, abs=0.5 * energies.std())
+    parameters = [
+        parameters_to_vector(models.load(out / f).parameters()) for f in ("", *(f"member-{k}" for k in (1, 2, 3)))
+    ]
+    assert torch.allclose(parameters[0], torch.stack(parameters[1:]).mean(0))
     for k in (1, 2, 3):
         alone = mlxc.KS(mf.mol, str(out / f"member-{k}")).run(conv_tol=1e-10)
         assert energies[k - 1] == pytest.approx(alone.e_tot, abs=0.1 * abs(alone.e_tot - mf.e_tot) + 1e-6)
@@ -583,7 +592,11 @@ def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
     expected = energies.std(ddof=1) * 627.5095
     assert json.loads(result.read_text())["energy_uncertainty_kcal"] == pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match="no ensemble"):
-        mlxc.ensemble_energies(mlxc.KS(mf.mol, str(out / "member-1")).run())
+        mlxc.ensemble_energies(mlxc.KS(mf.mol).run())
+    packed = out / "members.safetensors"
+    packed.write_bytes(packed.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelFileError, match="damaged"):
+        mlxc.ensemble_energies(mf)
 
 
 def test_plots_of_a_run_and_of_a_model(folder, tmp_path, capsys):

@@ -22,7 +22,7 @@ from mlxc import models
 from mlxc.bench.ladder import climb, settled
 from mlxc.bench.protocol import Protocol
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
-from mlxc.ensemble import ensemble_energies, members_of
+from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, InputError, MlxcError
 from mlxc.files import write_atomic
 from mlxc.geometry import count_electrons
@@ -41,7 +41,8 @@ def identity_of(xc: str) -> dict[str, Any]:
     sha256 = models.sha256(xc)
     found: dict[str, Any] = {"xc": xc.lower(), "mlxc": __version__, "pyscf": pyscf.__version__}
     if sha256:
-        found |= {"xc": None, "sha256": sha256, "disp": models.load(xc).disp}
+        members = models.describe(xc).get("members", {}).get("sha256")
+        found |= {"xc": None, "sha256": sha256, "members": members, "disp": models.load(xc).disp}
     if found.get("disp") or "-d" in str(found["xc"]):
         with suppress(PackageNotFoundError):
             found["dispersion"] = version("pyscf-dispersion")
@@ -170,8 +171,9 @@ def _computed(species: Species) -> Result:
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
         "faults": faults,
     }
-    if members_of(models.resolve(species.xc)):
-        result["member_hartree"] = ensemble_energies(mf).tolist()
+    members = models.load_members(species.xc) if "sha256" in species.functional else []
+    if members:
+        result["member_hartree"] = ensemble_energies(mf, members).tolist()
     calculation = Calculation(mf, lambda mol: protocol.calculation(mol, species.xc), species.references)
     for extra in sorted(species.extras):
         try:

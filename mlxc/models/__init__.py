@@ -1,16 +1,17 @@
 """Model folders: weights, configuration and card, free of code and checked by hash.
 
 A folder holds `weights.safetensors` and `model.json` with format, name, family, config, the SHA-256 of the
-weights and the card (what it was trained on, how, and with which errors).  Its `d4` names the functional whose
-published D4 damping parameters serve this one: `NAME-d4` is the model NAME with that correction.
+weights and the card (what it was trained on, how, and with which errors).  A model with an ensemble has its members in
+`members.safetensors`, and their number and hash in `model.json`.  Its `d4` names the functional whose published D4
+damping parameters serve this one: `NAME-d4` is the model NAME with that correction.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,28 @@ def _weights(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
 
 def _made(info: dict[str, Any], weights: dict[str, torch.Tensor]) -> Functional:
     """The functional that model.json describes, with these weights."""
-    config = {k: int(info["config"].get(k, 1)) for k in ("width", "depth", "members")}
+    config = {k: int(info["config"][k]) for k in ("width", "depth")}
     # A damaged depth would otherwise build layers until memory is full.
-    if not 0 < math.prod(config.values()) <= sum(w.numel() for w in weights.values()):
+    if not 0 < config["width"] * config["depth"] <= sum(w.numel() for w in weights.values()):
         raise ValueError(f"{config} for so few weights")
     functional = FAMILIES[info["family"]](**config, name=info["name"])
     functional.load_state_dict(weights)
     return functional.requires_grad_(False).eval()
+
+
+def load_members(name: str | os.PathLike = "default") -> list[Functional]:
+    """The members of a model's ensemble, none where it has none.  Raises as `load`."""
+    folder, info = _open(name)
+    if "members" not in info:
+        return []
+    tensors = _weights(folder / "members.safetensors", info["members"].get("sha256"))
+    try:
+        numbers = range(1, info["members"]["count"] + 1)
+        return [
+            _made(info, {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}.")}) for i in numbers
+        ]
+    except (RuntimeError, LookupError, TypeError, ValueError) as err:
+        raise ModelFileError(f"the ensemble of {folder} does not fit model.json ({err!r}): install it again") from err
 
 
 def resolve(xc: str | Functional) -> Functional | None:
@@ -159,8 +175,8 @@ def resolve(xc: str | Functional) -> Functional | None:
     return None
 
 
-def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:
-    """Write a model folder; each file appears complete, model.json last."""
+def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members: Sequence[NeuralMetaGGA] = ()) -> None:
+    """Write a model folder, with the members of its ensemble; each file appears complete, model.json last."""
     folder.mkdir(parents=True, exist_ok=True)
     family = next(k for k, v in FAMILIES.items() if type(functional) is v)
     content = safetensors.torch.save(functional.state_dict())
@@ -172,5 +188,10 @@ def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any]) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "card": card,
     }
+    if members:
+        others = {f"{i}.{k}": t for i, m in enumerate(members, 1) for k, t in m.state_dict().items()}
+        packed = safetensors.torch.save(others)
+        info["members"] = {"count": len(members), "sha256": hashlib.sha256(packed).hexdigest()}
+        write_atomic(folder / "members.safetensors", packed)
     write_atomic(folder / "weights.safetensors", content)
     write_atomic(folder / "model.json", json.dumps(info, indent=2) + "\n")

@@ -50,7 +50,8 @@ class Data:
     cache       folder of densities and features of the fixed-density phase, by default in that of the run
     basis, grid_level   of all calculations
     limit_basis         a larger one: energies get what r2SCAN's gain from basis to it; none where it is empty
-    validation  one of so many molecular graphs is kept out of training
+    validation  one of so many molecular graphs is kept out of training; 0: none
+    bootstrap   train on as many rows, drawn from them with replacement: what a member of an ensemble does
     """
 
     folder: Path | None = None
@@ -64,6 +65,7 @@ class Data:
     limit_basis: str = ""
     grid_level: int = 3
     validation: int = 8
+    bootstrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _check(config: Config, path: Path) -> None:
     for name, value in (("width", config.width), ("depth", config.depth), ("max_heavy", data.max_heavy)):
         need(value >= 1, f"{name} = {value} is less than 1")
     need(0 <= data.grid_level <= 9, f"grid_level = {data.grid_level} is none of 0 to 9")
-    need(data.validation >= 2, f"validation = {data.validation} keeps every molecule out: at least 2")
+    need(data.validation >= 2 or not data.validation, f"validation = {data.validation}: at least 2, or 0 for none")
     need(min(config.seed, config.patience) >= 0, "seed and patience are not negative")
     for phase in config.phase:
         one_of("kind of phase", phase.kind, ("fixed", "self-consistent"))

@@ -219,6 +219,8 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
         if unknown:
             raise InputError(f"{settings.folder} has no set {', '.join(sorted(unknown))}")
         inside, outside = split(_selected(rows, systems, settings), systems, seed, settings.validation)
+        if settings.bootstrap:
+            inside = random.Random(seed).choices(inside, k=len(inside))
     out = kept_out(systems, inside, outside)
     for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
         if name in losses:
@@ -265,6 +267,6 @@ def split(
 
     members = [systems[i] for r in reactions for i in r.stoichiometry]
     graphs = sorted({s.graph_key for s in members if may_stay_out(s)})
-    out = set(random.Random(seed).sample(graphs, len(graphs) // one_of))
+    out = set(random.Random(seed).sample(graphs, len(graphs) // one_of if one_of else 0))
     inside = [r for r in reactions if not any(systems[i].graph_key in out for i in r.stoichiometry)]
     return inside, [r for r in reactions if any(systems[i].graph_key in out for i in r.stoichiometry)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxc import models
+from mlxc.ensemble import averaged
 from mlxc.errors import InputError
 from mlxc.files import make_folder
 from mlxc.functional import Functional
@@ -24,10 +25,10 @@ from mlxc.version import __version__
 def train(path: Path, out: Path | None = None, resume: bool = False, members: int = 1) -> Path:
     """Train what the configuration describes; returns the model's folder, by default one of its name beside it.
 
-    Of an ensemble every member has its own seed, and so its own rows kept out, and a folder `member-K` for its run; the
-    model is their average, and their spread its uncertainty (`mlxc.ensemble`).  Under torchrun the processes share the
-    molecules.  Raises InputError, also where the folder holds a run and `resume` is False, UnknownFunctionalError and
-    ModelFileError.
+    Every member of an ensemble has its own sample of all rows (Efron's bootstrap), and a folder `member-K` for its
+    run; the model has the mean of their parameters, and their spread is its uncertainty (`mlxc.ensemble`).  Under
+    torchrun the processes share the molecules.  Raises InputError, also where the folder holds a run and `resume` is
+    False, and for an ensemble without a model to start from, UnknownFunctionalError and ModelFileError.
     """
     config = read_config(path)
     out = out or Path(path).parent / config.name
@@ -35,19 +36,23 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     if members == 1:
         _train_one(config, out, resume)
         return out
+    if not config.start:
+        raise InputError("members have one model to start from: train that first, and name it as `start`")
     folders = [out / f"member-{k}" for k in range(1, members + 1)]
     trained = []
     for k, folder in enumerate(folders):
-        trained.append(_train_one(replace(config, seed=config.seed + k), folder, resume and checkpoint.exists(folder)))
+        sample = replace(config.data, validation=0, bootstrap=True)
+        member = replace(config, seed=config.seed + k, data=sample)
+        trained.append(_train_one(member, folder, resume and checkpoint.exists(folder)))
     if Ranks().first:
-        functional = trained[0].averaged(trained)
+        functional = averaged(trained)
         cards = [models.describe(f)["card"] for f in folders]
         more: dict[str, Any] = {"members": [c["errors"] for c in cards]}
         if any(p.kind == "fixed" for p in config.phase):
-            data = training_set(config.data, config.seed, active(config))
-            parts = {"training": [*data.inside, *data.outside]}
+            data = training_set(replace(config.data, validation=0), config.seed, active(config))
+            parts = {"training": data.inside}
             more["errors"] = fixed_density_errors(data, cache_of(config.data), functional, parts)
-        models.save(functional, out, cards[0] | more)
+        models.save(functional, out, cards[0] | more, trained)
     return out
 
 
@@ -97,7 +102,7 @@ def fixed_density_errors(
     densities = FixedDensities(data.species, cache)
     energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan}
     report = {}
-    for name, rows in parts.items():
+    for name, rows in (("training", data.inside), ("validation", data.outside)):
         there = data.complete(rows, densities.known)
         if there:
             sets = [r.set for r in there]
