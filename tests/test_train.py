@@ -24,6 +24,7 @@ from mlxc.train import cache
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.config import Data
 from mlxc.train.dataset import Dataset, FixedDensities, correction, read_molecule, split
+from mlxc.train.fixed import FixedPhase
 from mlxc.train.ranks import Ranks
 from mlxc.train.selfconsistent import SelfConsistentPhase
 from mlxc.units import KCAL
@@ -81,7 +82,7 @@ def test_condensed_molecules_agree_with_the_grid(cached, functional):
     condensed = Condensed(type(functional), molecules)
     assert len(condensed.x.f0) < sum(f.rho.numel() for f, _ in molecules) / 5
     energy, size = condensed.corrections(functional)
-    exact = np.array([correction(functional, *m) for m in molecules])
+    exact = np.array([correction(functional, *m).item() for m in molecules])
     assert np.abs(exact).max() > 0.01
     np.testing.assert_allclose(energy.numpy(), exact, atol=1e-4)
     assert float(size) > 0
@@ -122,6 +123,23 @@ def test_gradient_of_the_objective(cached, shaken_hybrid):
     assert all(g.abs().max() > 0 for g in grads)
     difference = (objective(1e-5) - objective(-1e-5)).item() / 2e-5
     assert (parameters_to_vector(grads) @ direction).item() == pytest.approx(difference, rel=1e-5)
+
+
+def test_condensed_molecules_follow_the_grid(benchmark_folder, cached, shaken_hybrid):
+    """After a refresh energies and their slopes are those of the grid, at parameters that condensing errs at."""
+    functional = copy.deepcopy(shaken_hybrid).requires_grad_()
+    systems = read_systems(benchmark_folder)
+    data = Dataset(systems, [Reaction("x", "all", dict.fromkeys(systems, 1), 0.0, "train")])
+    phase = FixedPhase(functional, FixedDensities(data.species, cached), Ranks())
+    exact = phase.densities.full_grid(functional)
+    assert (phase.observe().energies - exact).abs().max() * KCAL > 0.05
+    phase.refresh()
+    parameters = list(functional.parameters())
+    found = phase.observe().energies
+    assert torch.allclose(found, exact, rtol=0, atol=1e-9)
+    slope = parameters_to_vector(torch.autograd.grad(found.sum(), parameters))
+    total = sum(correction(functional, *m) for m in phase.densities.molecules())
+    assert torch.allclose(slope, parameters_to_vector(torch.autograd.grad(total, parameters)), rtol=1e-9, atol=1e-12)
 
 
 def test_errors_of_radial_grids(monkeypatch):

@@ -8,6 +8,7 @@ that molecules share no points whose neighbourhood training could exploit.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 from collections.abc import Iterable
@@ -82,6 +83,12 @@ class Points:
         """Sums of energies (K,) over each molecule, (molecules,)."""
         return energies.new_zeros(molecules).index_add(0, self.molecule, energies)
 
+    def only(self, molecule: int) -> Points:
+        """The points of one molecule."""
+        mine = self.molecule == molecule
+        x = SimpleNamespace(**{k: v[mine] for k, v in vars(self.x).items()})
+        return Points(x, torch.zeros_like(self.molecule[mine]))
+
     def sample(self, number: int, energy: torch.Tensor, rng: np.random.Generator) -> SimpleNamespace:
         """Attributes of points drawn with a probability proportional to |energy| (K,)."""
         probability = energy.abs().numpy()
@@ -130,6 +137,14 @@ class Condensed:
         e_c = self.correlation.add(scaled_correlation(c.energy, uc) - c.energy, self.molecules)
         size = self.shares[0] * ux.square().mean() + self.shares[1] * uc.square().mean()
         return (e_x + e_c).cpu(), size.cpu()
+
+    def correction(self, functional: NeuralMetaGGA, molecule: int) -> torch.Tensor:
+        """E_xc - E_xc^r2SCAN of one molecule, () Eh."""
+        alone = copy.copy(self)
+        alone.molecules = 1
+        alone.exchange, alone.correlation = (p.only(molecule) for p in (self.exchange, self.correlation))
+        alone.x, alone.c = alone.exchange.x, alone.correlation.x
+        return alone.corrections(functional)[0][0]
 
     def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
         """Mean square slopes, weighted with the energy, of F_x (with r2SCAN's share of it constant) and u_c, ().

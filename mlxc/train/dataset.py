@@ -43,10 +43,9 @@ def read_molecule(path: Path) -> tuple[Features, torch.Tensor]:
         return features, torch.from_numpy(f["weights"][:])
 
 
-def correction(functional: Functional, features: Features, weights: torch.Tensor) -> float:
-    """E_xc - E_xc^r2SCAN at the fixed density on the full grid, Eh."""
-    with torch.no_grad():
-        return float(weights @ (functional(features) - R2SCAN()(features)))
+def correction(functional: Functional, features: Features, weights: torch.Tensor) -> torch.Tensor:
+    """E_xc - E_xc^r2SCAN at the fixed density on the full grid, () Eh."""
+    return weights @ (functional(features) - R2SCAN()(features))
 
 
 class Target(NamedTuple):
@@ -198,7 +197,8 @@ class FixedDensities:
         """Total energies of a functional, (M,) Eh, on all points; zero where they are not known."""
         energies = self.e_r2scan.clone()
         for i in self.known.nonzero()[:, 0].tolist():
-            energies[i] += correction(functional, *read_molecule(self.paths[i]))
+            with torch.no_grad():
+                energies[i] += correction(functional, *read_molecule(self.paths[i]))
         return energies
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from mlxc.errors import InputError
 from mlxc.neural import NeuralMetaGGA
@@ -32,31 +33,37 @@ class FixedPhase:
         points = torch.tensor([len(condensed.exchange.molecule), len(condensed.correlation.molecule)])
         condensed.shares = tuple((points / ranks.total(points)).tolist())
         self.condensed = moved(condensed, device)
-        #: What condensing leaves out of the energies of an earlier state of the functional, (M,) Eh.
-        self.offset = torch.zeros_like(self.densities.e_r2scan)
+        #: What condensing leaves out of the energies of these molecules, (m,) Eh, at some parameters (P,), and its
+        #: derivatives with respect to them, (m, P).
+        self.offset = torch.zeros(len(self.mine), dtype=torch.float64)
+        self.origin = parameters_to_vector(functional.parameters()).detach()
+        self.slopes = torch.zeros(len(self.mine), len(self.origin), dtype=torch.float64)
         #: Nothing can fail here.
         self.failures: dict[str, str] = {}
 
     def observe(self, step: int = 0) -> State:
         """Energies of this process's molecules, zero for those of others."""
         corrections, size = self.condensed.corrections(self.functional)
-        energies = torch.zeros_like(self.offset).index_add(0, self.mine, corrections)
-        base = torch.zeros_like(self.offset)
-        base[self.mine] = (self.densities.e_r2scan + self.offset)[self.mine]
+        away = parameters_to_vector(self.functional.parameters()) - self.origin
+        energies = torch.zeros_like(self.densities.e_r2scan)
+        energies = energies.index_add(0, self.mine, corrections + self.offset + self.slopes @ away)
+        base = torch.zeros_like(energies)
+        base[self.mine] = self.densities.e_r2scan[self.mine]
         return State(self.functional, energies + base, self.known, {}, self.condensed, size)
 
     look = observe
 
     def refresh(self) -> None:
-        """Take from all grid points what condensing leaves out of the present functional's energies."""
-        with torch.no_grad():
-            corrections, _ = self.condensed.corrections(self.functional)
-            own = torch.zeros_like(self.offset)
-            for i, molecule, condensed in zip(
-                self.mine.tolist(), self.densities.molecules(self.ranks.share), corrections, strict=True
-            ):
-                own[i] = correction(self.functional, *molecule) - condensed
-        self.offset = self.ranks.total(own)
+        """Take from all grid points what condensing leaves out of the energies near the present parameters.
+
+        To first order in them: else an optimiser finds the functionals of which the condensed points tell least.
+        """
+        parameters = list(self.functional.parameters())
+        self.origin = parameters_to_vector(parameters).detach()
+        for k, molecule in enumerate(self.densities.molecules(self.ranks.share)):
+            left_out = correction(self.functional, *molecule) - self.condensed.correction(self.functional, k)
+            self.offset[k] = left_out.detach()
+            self.slopes[k] = parameters_to_vector(torch.autograd.grad(left_out, parameters))
 
     def memory(self) -> dict[str, Any]:
         """What a checkpoint has to hold: nothing, `refresh` comes before every use of the offset."""

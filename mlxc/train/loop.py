@@ -121,9 +121,12 @@ class Trainer:
                     _load_optimizer(optimizer, state["optimizer"])
                 work.remember(state["memory"])
                 state = None
-            if isinstance(work, FixedPhase) and step >= phase.adam:
+            lbfgs = step >= phase.adam
+            if isinstance(work, FixedPhase) and lbfgs and step in (first, phase.adam):
                 work.refresh()
             losses = self._step(work, phase, optimizer, step)
+            if isinstance(work, FixedPhase) and lbfgs:
+                work.refresh()
             self.at.step, self.at.total = step + 1, self.at.total + 1
             if self.at.step == steps or step >= phase.adam or self.at.step % LOOK == 0:
                 left = (time.perf_counter() - started) / (self.at.step - first) * (steps - self.at.step)
