@@ -113,10 +113,10 @@ def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):
 
 
 def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
-    _, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="default,mlxc-lh1", basis="sto-3g")
-    assert [f["name"] for f in found["functionals"]] == ["mlxc-lh1"]
+    _, found = run(benchmark_folder, tmp_path, "--elements", "H", xc=f"default,{models.DEFAULT}", basis="sto-3g")
+    assert [f["name"] for f in found["functionals"]] == [models.DEFAULT]
     assert found["functionals"][0]["sha256"] == models.describe()["sha256"]
-    run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-lh1", basis="sto-3g")
+    run(benchmark_folder, tmp_path, "--elements", "H", xc=models.DEFAULT, basis="sto-3g")
     assert len(in_turn) == 2
     system = suite.load(benchmark_folder).systems["h"]
     other = identity_of("mlxc-lh1") | {"sha256": "0" * 64}

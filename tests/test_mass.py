@@ -5,7 +5,7 @@ import torch
 
 import mlxc
 from mlxc.analytic import R2SCAN
-from mlxc.constraints.mass import EffectiveMass, closed_shell, kinetic_potential
+from mlxc.constraints.mass import EffectiveMass, ground_state, kinetic_potential
 from mlxc.functional import Functional
 
 
@@ -18,10 +18,12 @@ class FallingTau(Functional):
         return R2SCAN().energy_density(features) - 2 * features.multiplicity * features.tau.sum(0)
 
 
-@pytest.mark.parametrize("atom", ["H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957"])
+@pytest.mark.parametrize(
+    ("atom", "spin"), [("H 0 0 0; H 0 0 0.74", 0), ("Be 0 0 0", 0), ("Li 0 0 0; H 0 0 1.5957", 0), ("Al 0 0 0", 1)]
+)
 @pytest.mark.parametrize("name", mlxc.models.names())
-def test_effective_mass_is_positive(name, atom):
-    features = closed_shell(atom, "def2-svpd")
+def test_effective_mass_is_positive(name, atom, spin):
+    features = ground_state(atom, spin, "def2-svpd")
     v = kinetic_potential(mlxc.load(name), features)
     assert float(v.detach().min()) > -0.6
     shifted = kinetic_potential(FallingTau(), features) - kinetic_potential(R2SCAN(), features)

@@ -2,8 +2,8 @@
 
 The potential of a meta-GGA or local hybrid contains -1/2 div (1 + v_tau) grad with v_tau = dE_xc / dtau.  Where
 1 + v_tau < 0 the kinetic energy counts negatively: unoccupied orbitals fall below occupied ones as soon as a basis can
-describe it, and the SCF fails.  Tails of one or two orbitals are the places where that happens, and they hold too
-little energy for reactions to notice.
+describe it, and the SCF fails.  Tails of one or two orbitals, and those of the minority spin of open shells, are the
+places where that happens, and they hold too little energy for reactions to notice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
 
-#: Closed shells of few orbitals with extended tails.
-MOLECULES = ("H 0 0 0; H 0 0 0.74", "Be 0 0 0", "Li 0 0 0; H 0 0 1.5957", "Li 0 0 0; Li 0 0 2.673", "Mg 0 0 0")
+#: Closed shells of few orbitals with extended tails, and open shells: with their numbers of unpaired electrons.
+MOLECULES = {
+    "H 0 0 0; H 0 0 0.74": 0, "Be 0 0 0": 0, "Li 0 0 0; H 0 0 1.5957": 0, "Li 0 0 0; Li 0 0 2.673": 0, "Mg 0 0 0": 0,
+    "B 0 0 0": 1, "C 0 0 0": 2, "N 0 0 0": 3, "O 0 0 0": 2, "F 0 0 0": 1,
+    "Na 0 0 0": 1, "Al 0 0 0": 1, "Si 0 0 0": 2, "S 0 0 0": 2, "Cl 0 0 0": 1,
+}  # fmt: skip
 BASIS = "def2-tzvppd"
 #: Points between these densities (Bohr^-3) are looked at: below, v_tau vanishes.
 RHO = (1e-9, 1e3)
 #: Points of each molecule.
-POINTS = 1500
+POINTS = 700
 #: v_tau may be as negative as this without penalty.
 ALLOWED = -0.3
 
@@ -37,11 +41,11 @@ def kinetic_potential(functional: Functional, features: Features) -> torch.Tenso
     return v / features.multiplicity
 
 
-def closed_shell(atom: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
-    """Features at random points of the r2SCAN density of a molecule (coordinates in Angstrom), evenly in log n."""
-    mol = gto.M(atom=atom, basis=basis, verbose=0)
-    mf = dft.RKS(mol, xc="r2scan").density_fit().run()
-    dm = torch.from_numpy(mf.make_rdm1()[None] / 2)
+def ground_state(atom: str, spin: int, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
+    """Features of both spins at random points of the r2SCAN density of a molecule (Angstrom), evenly in log n."""
+    mol = gto.M(atom=atom, spin=spin, basis=basis, verbose=0)
+    mf = dft.UKS(mol, xc="r2scan").density_fit().run()
+    dm = torch.from_numpy(np.asarray(mf.make_rdm1()))
     n = GridMap(mol, mf.grids.coords)(dm).total_rho.numpy()
     rng = np.random.default_rng(0)
     inside = np.flatnonzero((n > RHO[0]) & (n < RHO[1]))
@@ -52,10 +56,10 @@ def closed_shell(atom: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Fe
 
 
 class EffectiveMass:
-    """Points in the tails of small closed shells, and the penalty there."""
+    """Points of small molecules and atoms down into their tails, and the penalty there."""
 
     def __init__(self) -> None:
-        self.features = Features.join([closed_shell(atom) for atom in MOLECULES])
+        self.features = Features.join([ground_state(*molecule) for molecule in MOLECULES.items()])
 
     def __call__(self, functional: Functional) -> torch.Tensor:
         """Mean square of what v_tau falls below ALLOWED, ()."""

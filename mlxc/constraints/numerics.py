@@ -7,7 +7,7 @@ import torch
 from pyscf import gto
 
 from mlxc.constraints.condition import Condition, Curve, Finding, worst
-from mlxc.constraints.mass import MOLECULES, closed_shell
+from mlxc.constraints.mass import MOLECULES, ground_state
 from mlxc.constraints.points import BOUNDS, features_of_points
 from mlxc.constraints.radial import RadialGrids
 from mlxc.constraints.subject import Subject
@@ -97,12 +97,15 @@ def finite_derivatives(subject: Subject, features: Features) -> torch.Tensor:
 
 def _mass(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for atoms in MOLECULES[:2] if quick else MOLECULES:
-        f = closed_shell(atoms, mixed=subject.mixed)
-        with torch.no_grad():
-            up, down = (subject.functional(Features(f.rho, f.sigma, f.tau * (1 + k * STEP), f.ex)) for k in (1, -1))
-        slope = (up - down) / (2 * STEP * f.multiplicity * f.tau.sum(0))
-        cases[atoms] = float(-slope.min())
+    for atoms, spin in list(MOLECULES.items())[: 2 if quick else None]:
+        f = ground_state(atoms, spin, mixed=subject.mixed)
+        lowest = []
+        for channel in torch.eye(2, dtype=f.tau.dtype):
+            step = STEP * channel[:, None] * f.tau
+            with torch.no_grad():
+                up, down = (subject.functional(Features(f.rho, f.sigma, f.tau + k * step, f.ex)) for k in (1, -1))
+            lowest.append(float(((up - down) / (2 * step.sum(0))).min()))
+        cases[atoms] = -min(lowest)
     return worst(cases, 1.0, remark="cases: largest -v_tau")
 
 

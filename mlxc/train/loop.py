@@ -109,7 +109,7 @@ class Trainer:
         steps = steps_of(phase)
         optimizer: Any = None
         first, started = self.at.step, time.perf_counter()
-        if not first:
+        if not first and (phase.adam or phase.kind != "fixed"):
             self._look(work, phase, {}, math.nan)
         for step in range(first, steps):
             if self._finished(phase):
@@ -124,6 +124,9 @@ class Trainer:
             lbfgs = step >= phase.adam
             if isinstance(work, FixedPhase) and lbfgs and step in (first, phase.adam):
                 work.refresh()
+                if step == phase.adam:  # from here on judged by the grid
+                    self.at.best = Progress().best
+                    self._look(work, phase, {}, math.nan)
             losses = self._step(work, phase, optimizer, step)
             if isinstance(work, FixedPhase) and lbfgs:
                 work.refresh()
