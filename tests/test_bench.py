@@ -325,6 +325,13 @@ def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp
     assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
 
 
+def test_a_missing_library_is_told_first(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
+    monkeypatch.setattr("mlxc.bench.bench.find_spec", lambda name: None)
+    assert main(["bench", "--data", str(benchmark_folder), "--xc", "pbe", "--out", str(tmp_path)]) == 2
+    assert "needs matplotlib" in capsys.readouterr().err
+    assert not in_turn
+
+
 def test_the_page_stands_alone(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, xc="pbe0,pbe")
     text = (tmp_path / "report.html").read_text()

@@ -573,6 +573,7 @@ def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
     argv = ["train", str(path), "--out", str(out), "--members", "3"]
     assert cli.main(argv) == 2
     assert "start" in capsys.readouterr().err
+    path.write_text(content.replace("lbfgs = 100", "lbfgs = 1"))
     assert cli.main(["train", str(path), "--out", str(start)]) == 0
     path.write_text(f'start = "{start}"\n' + content)
     assert cli.main(argv) == 0

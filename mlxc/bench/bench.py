@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def bench(
     Every species has a file in `out`/species, from which an interrupted run goes on.  Raises InputError and its
     relatives before anything is computed, and where a worker or the folder is lost.
     """
+    if not find_spec("matplotlib"):
+        raise InputError("the report needs matplotlib: pip install 'mlxc[bench]'")
     settings = _settings(protocol, basis, broken_symmetry)
     suite = load(data).chosen(sets, role, elements, max_heavy)
     functionals = _checked(xcs, settings)

@@ -26,7 +26,7 @@ from mlxc.functional import Functional
 from mlxc.localhybrid import FIXED_FORMS
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
-DEFAULT = "mlxc-lh2"
+DEFAULT = "mlxc-lh1"
 FORMAT = 1
 FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent

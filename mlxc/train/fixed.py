@@ -65,6 +65,11 @@ class FixedPhase:
             self.offset[k] = left_out.detach()
             self.slopes[k] = parameters_to_vector(torch.autograd.grad(left_out, parameters))
 
+    def forget(self) -> None:
+        """Go back to the condensed points alone, as an interrupted run does, until the next `refresh`."""
+        self.offset.zero_()
+        self.slopes.zero_()
+
     def memory(self) -> dict[str, Any]:
         """What a checkpoint has to hold: nothing, `refresh` comes before every use of the offset."""
         return {}

@@ -109,8 +109,12 @@ class Trainer:
         steps = steps_of(phase)
         optimizer: Any = None
         first, started = self.at.step, time.perf_counter()
-        if not first and (phase.adam or phase.kind != "fixed"):
+        if not first:
+            if isinstance(work, FixedPhase):
+                work.refresh()
             self._look(work, phase, {}, math.nan)
+            if isinstance(work, FixedPhase):
+                work.forget()
         for step in range(first, steps):
             if self._finished(phase):
                 break
@@ -124,9 +128,6 @@ class Trainer:
             lbfgs = step >= phase.adam
             if isinstance(work, FixedPhase) and lbfgs and step in (first, phase.adam):
                 work.refresh()
-                if step == phase.adam:  # from here on judged by the grid
-                    self.at.best = Progress().best
-                    self._look(work, phase, {}, math.nan)
             losses = self._step(work, phase, optimizer, step)
             if isinstance(work, FixedPhase) and lbfgs:
                 work.refresh()

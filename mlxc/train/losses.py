@@ -167,7 +167,7 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "uniform_gas": _penalty(UniformGas),
     "tail": _penalty(Tail),
     "potential_tail": _penalty(PotentialTail),
-    "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().features)),
+    "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().closed_shells)),
     "grids": _penalty(RadialGrids),
     "mass": _penalty(effective_mass),
     "decay": _penalty(lambda: _decay),
