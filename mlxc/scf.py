@@ -15,6 +15,7 @@ from pyscf.scf import dhf, ghf, rohf, uhf
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
+from mlxc.diis import Diis
 from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
@@ -34,6 +35,7 @@ class LocalHybridSCF:
     """What `attach` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
 
     __name_mixin__ = "LocalHybrid"
+    DIIS = Diis
     _numint: Any
     mol: Any
     grids: Any

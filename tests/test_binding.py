@@ -5,6 +5,7 @@ import pytest
 from pyscf import dft, gto, scf
 from pyscf.pbc import gto as pbcgto
 from pyscf.scf import cphf
+from pyscf.scf.diis import CDIIS
 
 import mlxc
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
@@ -264,3 +265,22 @@ def test_empty_basis_functions_far_away():
     mf.kernel()
     assert mf.converged
     assert np.isfinite(mf.get_fock()).all()
+
+
+def test_singular_equations_of_diis_do_not_stop_an_scf(mole, monkeypatch):
+    """In the third cycle; PySCF itself stops there."""
+    extrapolate = CDIIS.extrapolate
+    calls = []
+
+    def singular(self, nd=None):
+        calls.append(nd)
+        if len(calls) == 3:
+            raise np.linalg.LinAlgError("Singular matrix")
+        return extrapolate(self, nd)
+
+    mf = mlxc.KS(mole("H2O"), "t-lmf")
+    expected = mf.kernel()
+    monkeypatch.setattr(CDIIS, "extrapolate", singular)
+    assert mf.kernel() == pytest.approx(expected, abs=1e-8)
+    assert mf.converged
+    assert len(calls) > 3
