@@ -40,10 +40,13 @@ def identity_of(xc: str) -> dict[str, Any]:
     """What the results of a functional depend on: weights of a model, wherever its folder is; name; versions."""
     sha256 = models.sha256(xc)
     found: dict[str, Any] = {"xc": xc.lower(), "mlxc": __version__, "pyscf": pyscf.__version__}
+    dispersion = "-d" in xc.lower()
     if sha256:
-        members = models.describe(xc).get("members", {}).get("sha256")
-        found |= {"xc": None, "sha256": sha256, "members": members, "disp": models.load(xc).disp}
-    if found.get("disp") or "-d" in str(found["xc"]):
+        described = models.describe(xc)
+        members, disp = described.get("members", {}).get("sha256"), described.get("disp")
+        found |= {"xc": None, "sha256": sha256, "members": members, "disp": disp}
+        dispersion = disp is not None
+    if dispersion:
         with suppress(PackageNotFoundError):
             found["dispersion"] = version("pyscf-dispersion")
     return found

@@ -78,11 +78,18 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
             f"{folder} has format {info.get('format')}, family {info.get('family')!r}; this mlxc reads format {FORMAT} "
             f"and {', '.join(FAMILIES)}: install a newer mlxc"
         )
-    return folder, info | {"name": f"{info['name']}-d4"} if with_d4 else info
+    if not with_d4:
+        return folder, info
+    if not isinstance(info.get("d4"), str):
+        raise UnknownFunctionalError(f"no {name}-d4: D4 was not fitted to this model; try mf.disp = 'd4:pbe0'")
+    return folder, info | {"name": f"{info['name']}-d4", "disp": f"d4:{info['d4']}"}
 
 
 def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
-    """The contents of a model's `model.json`.  Raises UnknownFunctionalError, ModelFileError."""
+    """The contents of a model's `model.json`, and `disp`, PySCF's `mf.disp`, for a name with "-d4".
+
+    Raises UnknownFunctionalError, ModelFileError.
+    """
     return _open(name)[1]
 
 
@@ -97,15 +104,12 @@ def load(name: str | os.PathLike = "default") -> Functional:
     Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder.
     """
     folder, info = _open(name)
-    _, with_d4 = _split(name)
-    if with_d4 and not isinstance(info.get("d4"), str):
-        raise UnknownFunctionalError(f"no {name}: D4 was not fitted to this model; try mf.disp = 'd4:pbe0'")
     path = folder / "weights.safetensors"
     weights = _weights(path, info.get("sha256"))
     try:
         functional = _made(info, weights)
         functional.source = folder
-        functional.disp = f"d4:{info['d4']}" if with_d4 else None
+        functional.disp = info.get("disp")
         return functional
     except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
         raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err

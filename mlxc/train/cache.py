@@ -55,26 +55,27 @@ def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
     return mf
 
 
-def limit_gain(system: System, r2scan: Any, settings: Data) -> tuple[float, bool]:
-    """What r2SCAN's energy changes by from the basis to `limit_basis`, Eh, and whether both calculations converged.
+def limit_gain(system: System, r2scan: Any, settings: Data) -> float:
+    """What r2SCAN's energy changes by from the basis to `limit_basis`, Eh; NaN where a calculation did not converge.
 
     Other functionals miss nearly the same in a finite basis.  Coarse grids serve, whose errors cancel.
     """
     if not settings.limit_basis:
-        return 0.0, True
+        return 0.0
     energies = []
     for basis in (settings.basis, settings.limit_basis):
         mf = kohn_sham(system, "r2scan", replace(settings, basis=basis, grid_level=LIMIT_GRID)).set(conv_tol=LIMIT_TOL)
         mf = converge(mf, project_dm_nr2nr(r2scan.mol, r2scan.make_rdm1(), mf.mol))
         energies.append(float(mf.e_tot) if mf.converged else math.nan)
-    return energies[1] - energies[0], all(map(math.isfinite, energies))
+    return energies[1] - energies[0]
 
 
 def write(path: Path, system: System, settings: Data) -> bool:
     """Compute and store one molecule; returns whether its calculations converged."""
     start = time.perf_counter()
     r2scan = converge(kohn_sham(system, "r2scan", settings).set(conv_tol=CONV_TOL))
-    gain, in_limit = limit_gain(system, r2scan, settings)
+    gain = limit_gain(system, r2scan, settings)
+    converged = bool(r2scan.converged and math.isfinite(gain))
     features, weights = features_on_grid(r2scan, spin_densities(r2scan))
     partial = path.with_suffix(f".tmp{os.getpid()}")
     with h5py.File(partial, "w") as f:
@@ -89,11 +90,11 @@ def write(path: Path, system: System, settings: Data) -> bool:
             exc_r2scan=float(r2scan.scf_summary["exc"]),
             limit_basis=settings.limit_basis,
             limit_gain=gain,
-            converged=bool(r2scan.converged and in_limit),
+            converged=converged,
             wall_s=time.perf_counter() - start,
         )
     partial.rename(path)
-    return bool(r2scan.converged and in_limit)
+    return converged
 
 
 def cache_of(settings: Data) -> Path:

@@ -113,7 +113,7 @@ class Trainer:
             if isinstance(work, FixedPhase):
                 work.refresh()
             self._look(work, phase, {}, math.nan)
-            if isinstance(work, FixedPhase):
+            if isinstance(work, FixedPhase) and phase.adam:
                 work.forget()
         for step in range(first, steps):
             if self._finished(phase):
@@ -126,7 +126,7 @@ class Trainer:
                 work.remember(state["memory"])
                 state = None
             lbfgs = step >= phase.adam
-            if isinstance(work, FixedPhase) and lbfgs and step in (first, phase.adam):
+            if isinstance(work, FixedPhase) and lbfgs and step and step in (first, phase.adam):
                 work.refresh()
             losses = self._step(work, phase, optimizer, step)
             if isinstance(work, FixedPhase) and lbfgs:
