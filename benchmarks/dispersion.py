@@ -1,6 +1,7 @@
 """Which published DFT-D4 damping suits a functional, judged by noncovalent interactions from wave functions.
 
     python benchmarks/dispersion.py references [--only NAME,NAME] [--out benchmarks/results/dispersion-references.json]
+    python benchmarks/dispersion.py rows --out FOLDER
     python benchmarks/dispersion.py choose --xc NAME [--basis def2-qzvpp] [--only NAME,NAME] [--out FILE.json]
 
 `references`: interaction energies, MP2 in the limit of aug-cc-pVTZ and aug-cc-pVQZ (correlation as X^-3: Halkier et
@@ -9,6 +10,8 @@ Frozen cores.  Pairs of rare gases have CCSD(T) - MP2 in aug-cc-pVTZ and functio
 Ne2 is bound by 0.069 instead of 0.081 kcal/mol.
 Geometries: rigid monomers of experimental equilibrium structure (Huber, Herzberg (1979); Herzberg, Electronic Spectra
 of Polyatomic Molecules (1966)), placed by hand near the minimum, which they need not be.
+
+`rows`: the same as a benchmark folder of training rows, which `mlxc train` and `mlxc bench` read.
 
 `choose`: the functional without dispersion, and with the D4 term of each set of parameters that pyscf-dispersion knows
 by the name of a functional: mf.disp = "d4:NAME".
@@ -23,6 +26,7 @@ import argparse
 import json
 import platform
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +34,16 @@ import numpy as np
 import pyscf
 import torch
 from pyscf import cc, df, gto, scf
-from pyscf.dispersion.dftd4 import DFTD4Dispersion
 from pyscf.mp.dfmp2 import DFMP2
 from scipy.spatial.transform import Rotation
 
 import mlxc
 from mlxc import models
+from mlxc.dispersion import d4_energy
+from mlxc.errors import InputError
 from mlxc.files import write_atomic
+from mlxc.reference.benchmark import Reaction, System, make_system
+from mlxc.reference.folders import write_folder
 from mlxc.reference.methods import core_orbitals
 from mlxc.units import KCAL
 
@@ -49,6 +56,8 @@ MIDBOND = [
     [l, [a, 1.0]] for l, exponents in enumerate(((0.9, 0.3, 0.1), (0.9, 0.3, 0.1), (0.6, 0.2))) for a in exponents
 ]
 STRETCH = 1.2
+#: Name of the set of `rows`.
+SET = "noncovalent"
 GRID_LEVEL = 4
 #: Interaction energy (kcal/mol) below which the error counts absolutely, above which relatively.
 FLOOR = 0.1
@@ -227,18 +236,13 @@ def bare(pair: tuple[Atoms, Atoms], xc: str, basis: str) -> float:
     return float(interaction(energies))
 
 
-def d4(mol: gto.Mole, name: str) -> float:
-    """D4 energy with the parameters of a functional, Eh."""
-    return float(DFTD4Dispersion(mol, xc=name, atm=True).get_dispersion()["energy"])
-
-
 def published() -> list[str]:
     """The candidates that pyscf-dispersion knows."""
     atom, found = gto.M(atom="Ne", verbose=0), []
     for name in (CANDIDATES + DOUBLE_HYBRIDS).split():
         try:
-            d4(atom, name)
-        except RuntimeError:
+            d4_energy(atom, name)
+        except InputError:
             continue
         found.append(name)
     return found
@@ -266,6 +270,31 @@ def monomers(record: dict) -> tuple[Atoms, Atoms]:
     rows = ([line.split() for line in lines] for lines in record["monomers"])
     a, b = ([(symbol, [float(x) for x in coords]) for symbol, *coords in atoms] for atoms in rows)
     return a, b
+
+
+def rows(args: argparse.Namespace) -> None:
+    """A benchmark folder of the references: systems named by their atoms, one row for each complex."""
+    systems: dict[str, System] = {}
+
+    def named(id: str, atoms: Atoms) -> str:
+        symbols, coords = zip(*atoms, strict=True)
+        made = make_system(id, 0, 1, symbols, [tuple(x) for x in coords])
+        same = next((s for s in systems.values() if s.key == made.key), made)
+        systems[same.id] = same
+        return same.id
+
+    reactions = []
+    for name, record in json.loads(args.references.read_text())["complexes"].items():
+        a, b = monomers(record)
+        stoichiometry = Counter({named(name, [*a, *b]): 1})
+        for part, atoms in (("A", a), ("B", b)):
+            # Away from the origin an isolated monomer is the same one.
+            shift = np.array(atoms[0][1])
+            moved = [(symbol, [round(float(x), 6) for x in np.array(r) - shift]) for symbol, r in atoms]
+            stoichiometry[named(f"{name} {part}", moved)] -= 1
+        reactions.append(Reaction(SET, name, dict(stoichiometry), record["interaction"], "train"))
+    write_folder(args.out, systems, reactions)
+    print(f"{len(reactions)} rows of {SET} and {len(systems)} systems in {args.out}")
 
 
 def choose(args: argparse.Namespace) -> None:
@@ -303,7 +332,9 @@ def choose(args: argparse.Namespace) -> None:
     expected = np.array([known[name]["interaction"] for name in names])
     alone = np.array([record["bare"][name] for name in names])
     triples = [[gto.M(atom=atoms, verbose=0) for atoms in ([*a, *b], a, b)] for a, b in (pairs[name] for name in names)]
-    terms = {s: np.array([interaction([d4(mol, s) for mol in triple]) for triple in triples]) for s in published()}
+    terms = {
+        s: np.array([interaction([d4_energy(mol, s) for mol in triple]) for triple in triples]) for s in published()
+    }
     scores = {s: statistics(alone + term, expected) for s, term in terms.items()}
     best = sorted(scores, key=lambda s: scores[s]["score"])
     record["statistics"] = {"bare": statistics(alone, expected)} | {s: scores[s] for s in best}
@@ -328,8 +359,12 @@ def main() -> None:
     two.set_defaults(command=choose)
     two.add_argument("--xc", default="default")
     two.add_argument("--basis", default="def2-qzvpp")
-    two.add_argument("--references", type=Path, default=REFERENCES)
     two.add_argument("--out", type=Path)
+    three = commands.add_parser("rows")
+    three.set_defaults(command=rows)
+    three.add_argument("--out", type=Path, required=True)
+    for command in (two, three):
+        command.add_argument("--references", type=Path, default=REFERENCES)
     for command in (one, two):
         command.add_argument("--only", type=lambda text: text.split(","), help="names of complexes")
     args = parser.parse_args()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
 from mlxc.diis import Diis
+from mlxc.dispersion import need_library
 from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
@@ -241,8 +241,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     if former is not None and former.disp and mf.disp == former.disp:
         mf.disp = None
     if functional is not None and functional.disp:
-        if not find_spec("pyscf.dispersion"):
-            raise InputError(f"{functional.name} needs the D4 library: pip install pyscf-dispersion")
+        need_library(functional.name)
         mf.disp = functional.disp
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)

@@ -54,6 +54,6 @@ def test_results_with_and_without_dispersion_are_kept_apart(model):
 def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(model, mol, monkeypatch):
     with pytest.raises(UnknownFunctionalError, match="D4 was not fitted"):
         mlxc.KS(mol, "mlxc-lh1-d4")
-    monkeypatch.setattr("mlxc.scf.find_spec", lambda name: None)
+    monkeypatch.setattr("mlxc.dispersion.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pyscf-dispersion"):
         mlxc.KS(mol, f"{model}-d4")

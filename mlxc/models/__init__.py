@@ -192,6 +192,8 @@ def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members:
         "sha256": hashlib.sha256(content).hexdigest(),
         "card": card,
     }
+    if functional.disp:
+        info["d4"] = functional.disp.removeprefix("d4:")
     if members:
         others = {f"{i}.{k}": t for i, m in enumerate(members, 1) for k, t in m.state_dict().items()}
         packed = safetensors.torch.save(others)

@@ -49,6 +49,7 @@ class Data:
     only        names of the references to use; all where it is empty
     cache       folder of densities and features of the fixed-density phase, by default in that of the run
     basis, grid_level   of all calculations
+    densities   functional at whose self-consistent densities the fixed phase works: its name, or a model's folder
     limit_basis         a larger one: energies get what r2SCAN's gain from basis to it; none where it is empty
     validation  one of so many molecular graphs is kept out of training; 0: none
     bootstrap   train on as many rows, drawn from them with replacement: what a member of an ensemble does
@@ -62,6 +63,7 @@ class Data:
     only: list[str] = field(default_factory=list)
     cache: Path | None = None
     basis: str = "def2-tzvppd"
+    densities: str | Path = "r2scan"
     limit_basis: str = ""
     grid_level: int = 3
     validation: int = 8
@@ -91,6 +93,7 @@ class Config:
     """All settings of a training run; see the fields of Data and Phase.
 
     family, width, depth  of the functional; start: a model to begin with, from which they then come
+    d4         functional whose published D4 damping belongs to the model: all energies get that D4; none where empty
     losses     weight of each loss (mlxc.train.losses)
     precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
     device     where these networks are evaluated: "cpu", or "cuda" and its like
@@ -105,6 +108,7 @@ class Config:
     width: int = 12
     depth: int = 2
     start: str | Path = ""
+    d4: str = ""
     seed: int = 0
     precision: str = "single"
     device: str = "cpu"
@@ -125,8 +129,11 @@ def read_config(path: Path) -> Config:
         cache=None if config.data.cache is None else here / config.data.cache,
         references=[here / r if Path(r).suffix else r for r in config.data.references],
     )
-    start = here / config.start if config.start and (here / config.start).is_dir() else config.start
-    return replace(config, data=data, start=start)
+
+    def model(name: str | Path) -> str | Path:
+        return here / name if name and (here / name).is_dir() else name
+
+    return replace(config, data=replace(data, densities=model(data.densities)), start=model(config.start))
 
 
 def from_table(content: dict[str, Any], path: Path) -> Config:

@@ -15,6 +15,7 @@ from pyscf.data import elements
 
 from mlxc.analytic import R2SCAN
 from mlxc.constraints.fractional import fractional_charges, fractional_spins
+from mlxc.dispersion import d4_energy
 from mlxc.errors import InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
@@ -171,9 +172,10 @@ def ionization_potential(reference: Reference, library: dict[str, Reference]) ->
 
 
 class FixedDensities:
-    """Total energies of species at cached r2SCAN densities: of r2SCAN and of other functionals."""
+    """Total energies of species at cached densities: of r2SCAN and of other functionals."""
 
     def __init__(self, species: list[System], cache: Path):
+        self.species = species
         self.paths = [cache / f"{s.key}.h5" for s in species]
         there = [p.exists() and bool(_attribute(p, "converged")) for p in self.paths]
         #: Species whose densities are there and converged, (M,).
@@ -193,9 +195,17 @@ class FixedDensities:
         """Features and weights of the known species, or some of them."""
         return (read_molecule(self.paths[i]) for i in self.known.nonzero()[part, 0].tolist())
 
+    def dispersion(self, functional: Functional) -> torch.Tensor:
+        """What the D4 of a functional adds to the known energies, (M,) Eh.  Raises InputError."""
+        energies = torch.zeros_like(self.e_r2scan)
+        if functional.disp:
+            for i in self.known.nonzero()[:, 0].tolist():
+                energies[i] = d4_energy(self.species[i].mole("sto-3g"), functional.disp.removeprefix("d4:"))
+        return energies
+
     def full_grid(self, functional: Functional) -> torch.Tensor:
-        """Total energies of a functional, (M,) Eh, on all points; zero where they are not known."""
-        energies = self.e_r2scan.clone()
+        """Total energies of a functional with its D4, (M,) Eh, on all points; zero where they are not known."""
+        energies = self.e_r2scan + self.dispersion(functional)
         for i in self.known.nonzero()[:, 0].tolist():
             with torch.no_grad():
                 energies[i] += correction(functional, *read_molecule(self.paths[i]))

@@ -1,4 +1,4 @@
-"""The fixed-density phase: total energies E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at cached r2SCAN densities n."""
+"""The fixed-density phase: total energies E_r2SCAN[n] + E_xc[n] - E_xc^r2SCAN[n] at cached densities n."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class FixedPhase:
     def __init__(self, functional: NeuralMetaGGA, densities: FixedDensities, ranks: Ranks, device: str = "cpu"):
         self.functional, self.densities, self.ranks = functional, densities, ranks
         self.known = self.densities.known
+        #: Energies to which those of condensed points are added, (M,) Eh.
+        self.base = self.densities.e_r2scan + self.densities.dispersion(functional)
         if int(self.known.sum()) < ranks.world:
             raise InputError(f"there are densities of {int(self.known.sum())} species: too few to train on")
         self.mine = self.known.nonzero()[ranks.share, 0]
@@ -45,10 +47,10 @@ class FixedPhase:
         """Energies of this process's molecules, zero for those of others."""
         corrections, size = self.condensed.corrections(self.functional)
         away = parameters_to_vector(self.functional.parameters()) - self.origin
-        energies = torch.zeros_like(self.densities.e_r2scan)
+        energies = torch.zeros_like(self.base)
         energies = energies.index_add(0, self.mine, corrections + self.offset + self.slopes @ away)
         base = torch.zeros_like(energies)
-        base[self.mine] = self.densities.e_r2scan[self.mine]
+        base[self.mine] = self.base[self.mine]
         return State(self.functional, energies + base, self.known, {}, self.condensed, size)
 
     look = observe

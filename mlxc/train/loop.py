@@ -19,6 +19,7 @@ import torch
 from mlxc import models
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
+from mlxc.functional import Functional
 from mlxc.network import MLP
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
@@ -161,7 +162,7 @@ class Trainer:
         rows = [*self.data.inside, *self.data.outside]
         left_out = len(rows) - len(self.data.complete(rows, work.known))
         if left_out:
-            self.report(f"{left_out} rows left out: an SCF of theirs did not converge with r2SCAN")
+            self.report(f"{left_out} rows left out: an SCF of theirs did not converge")
         return work
 
     def _self_consistent(self, phase: Phase) -> SelfConsistentPhase:
@@ -254,11 +255,12 @@ def learning_rate(phase: Phase, step: int) -> float:
 def new_functional(config: Config) -> NeuralMetaGGA:
     """The functional that training starts from.  Raises InputError, UnknownFunctionalError, ModelFileError."""
     if not config.start:
-        return models.FAMILIES[config.family](config.width, config.depth, name=config.name)
-    functional = models.load(config.start)
+        functional: Functional = models.FAMILIES[config.family](config.width, config.depth)
+    else:
+        functional = models.load(config.start)
     if not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{config.start} has no networks to train")
-    functional.name = config.name
+    functional.name, functional.disp = config.name, f"d4:{config.d4}" if config.d4 else None
     return functional.requires_grad_(True)
 
 

@@ -83,8 +83,8 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
     limit = f", corrected to {config.data.limit_basis} by r2SCAN" if config.data.limit_basis else ""
     return {
         "trained_on": f"{len(data.inside)} rows and {len(data.targets)} reference densities",
-        "protocol": f"errors in kcal/mol at fixed r2SCAN densities, {config.data.basis}, density fitting, grid level "
-        f"{config.data.grid_level}{limit}",
+        "protocol": f"errors in kcal/mol at fixed densities of {plain(config.data.densities)}, {config.data.basis}, "
+        f"density fitting, grid level {config.data.grid_level}{limit}",
         "command": "mlxc train CONFIG.toml, with the configuration below",
         "configuration": plain(asdict(config)),
         "data_sha256": trainer.identity,
