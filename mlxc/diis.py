@@ -1,4 +1,4 @@
-"""The convergence accelerator of local hybrids."""
+"""The convergence accelerator of all calculations that mlxc makes."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pyscf import lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.dft import libxc, numint
 from pyscf.scf import dhf, ghf, rohf, uhf
+from pyscf.scf.diis import CDIIS
 from pyscf.scf.hf import KohnShamDFT
 
 from mlxc import models
@@ -35,7 +36,6 @@ class LocalHybridSCF:
     """What `attach` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
 
     __name_mixin__ = "LocalHybrid"
-    DIIS = Diis
     _numint: Any
     mol: Any
     grids: Any
@@ -238,6 +238,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         ni.libxc = libxc if functional is None else Backend(functional)
     mf.xc = xc if functional is None else Label(functional.name)
     mf._numint = ni
+    if mf.DIIS is CDIIS:
+        mf.DIIS = Diis
     if former is not None and former.disp and mf.disp == former.disp:
         mf.disp = None
     if functional is not None and functional.disp:

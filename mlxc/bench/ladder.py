@@ -149,7 +149,7 @@ def climb(start: Start) -> Solution:
 
         try:
             mf = run(fresh, lowest)
-        except (AttributeError, *BREAKS):  # where equations are singular, PySCF's DIIS asks numpy 2 for what it lacks
+        except BREAKS:
             attempts.append(Attempt(rung, None, False, cycles.number))
             continue
         energy = float(mf.e_tot) if np.isfinite(mf.e_tot) else None
