@@ -4,13 +4,15 @@ mf = mlxc.KS(mol)        a Kohn-Sham object with the shipped functional
 mlxc.attach(mf, xc)      the same for an object that exists
 mlxc.polarizability(mf)  of a converged object, with any functional
 mlxc.ensemble_energies(mf)   of all members of a model's ensemble
+mlxc.novelty(mf)         in what its molecule is unlike those that the model was trained on
 mlxc.load(name)          a shipped model or a model folder as a torch module
 """
 
+from mlxc.domain import novelty
 from mlxc.ensemble import ensemble_energies
 from mlxc.models import load
 from mlxc.properties import polarizability
 from mlxc.scf import KS, attach, converge
 from mlxc.version import __version__
 
-__all__ = ["KS", "__version__", "attach", "converge", "ensemble_energies", "load", "polarizability"]
+__all__ = ["KS", "__version__", "attach", "converge", "ensemble_energies", "load", "novelty", "polarizability"]

@@ -70,8 +70,9 @@ def _models(args: argparse.Namespace) -> int:
     if args.name:
         print(json.dumps(models.describe(args.name), indent=2))
     else:
-        for name in models.names():
-            print(name, "(default)" if name == models.DEFAULT else "")
+        for base in models.names():
+            for name in (base, f"{base}-d4") if "d4" in models.describe(base) else (base,):
+                print(name, "(default)" if name == models.DEFAULT else "")
     return 0
 
 

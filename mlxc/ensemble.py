@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from mlxc.errors import InputError
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.ongrid import blocks, functional_of, grid_features, spin_densities
+from mlxc.units import KCAL
+
+#: Uncertainty (kcal/mol) of what has no spread, as one electron: that of grids, fits and the SCF.
+NOISE = 0.1
 
 
 def ensemble_energies(mf: Any, members: Sequence[Functional] | None = None) -> np.ndarray:
@@ -39,6 +44,17 @@ def ensemble_energies(mf: Any, members: Sequence[Functional] | None = None) -> n
         for f, w in blocks(mf.grids.weights, features):
             exc += [float(w @ member(f)) for member in everyone]
     return mf.e_tot + (exc[1:] - exc[0])
+
+
+def uncertainty_kcal(energies: np.ndarray, name: str | os.PathLike) -> float:
+    """How far an energy, or a sum of energies with coefficients, is likely to be off, kcal/mol: two thirds are less so.
+
+    From the values of all members of a model's ensemble, (n,) Eh: their standard deviation, times the
+    `uncertainty_scale` of model.json, which is fitted to reactions that training did not see
+    (benchmarks/calibration.py; 1 where that is missing), and NOISE besides.
+    """
+    scale = models.describe(name).get("uncertainty_scale", 1.0)
+    return float(np.hypot(NOISE, scale * np.std(energies, ddof=1) * KCAL))
 
 
 def averaged(members: Sequence[NeuralMetaGGA]) -> NeuralMetaGGA:

@@ -15,18 +15,17 @@ from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.limits import tail_gate
 
-#: eta of `iso_orbital`: z of the uniform gas, where it should be 0.
-ETA_Z = 0.01
 
-
-def iso_orbital(features: Features) -> torch.Tensor:
+def iso_orbital(features: Features, eta: float = 1.0) -> torch.Tensor:
     """z_s = (tau_W + eta tau_unif) / (tau + eta tau_unif) per spin channel, (S, G): 1 for one orbital.
 
-    Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish and their bare ratio has no
-    slope: eta tau_unif gives it one.
+    Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish, and the slope of their
+    bare ratio is without bound: eta tau_unif bounds it by 1 / (eta tau_unif).  With eta = 1 it is 1 - beta of Furness
+    and Sun, Phys. Rev. B 99, 041119 (2019).  Of what depends on it with eta = 0.01, the minority spin of transition
+    states got potentials dE/dtau of -100, in which no SCF converges.
     """
     n = features.rho + RHO_FLOOR
-    small = ETA_Z * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
+    small = eta * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
     return (features.sigma_same / (8 * n) + small) / (features.tau + small)
 
 
@@ -36,7 +35,7 @@ def _local_exchange(features: Features) -> torch.Tensor:
 
 
 class HybridTotal(Total):
-    """Total with y = ex / ex_LDA of both spins together and the product zz of both spins' tau_W / tau, (G,) each."""
+    """Total with y = ex / ex_LDA of both spins together and the product zz of both spins' z, (G,) each."""
 
     def __init__(self, features: Features):
         super().__init__(features)
@@ -48,7 +47,7 @@ class HybridTotal(Total):
 class HybridChannel(Channel):
     """Channel with what a mixing function may depend on, and the exact-exchange energy density.
 
-    z          tau_W / tau, (S, G)
+    z          `iso_orbital`, (S, G)
     y          ex / ex_LDA, (S, G)
     zeta2, zz  of the total density, (G,); zeta2 is () for a closed shell
     tail       1, but 0 in density tails, (S, G)
@@ -74,11 +73,15 @@ class HartreeFock(Functional):
         return exchange, torch.zeros_like(exchange)
 
 
+#: eta of the t-LMF's `iso_orbital`: that of the uniform gas, where tau_W / tau is 0.
+ETA_LMF = 0.01
+
+
 class IsoOrbitalHybrid(Functional):
     """The t-LMF local hybrid: a_s = c tau_W,s / tau_s with Slater exchange and PW92 correlation.
 
     Bahmann, Rodenberg, Arbuznikov, Kaupp, J. Chem. Phys. 126, 011103 (2007), with c = 0.48; tau_W / tau is that of
-    `iso_orbital`, smooth where it vanishes.
+    `iso_orbital` with ETA_LMF, smooth where it vanishes.
     """
 
     name, xctype, exx_omega = "t-lmf", "MGGA", 0.0
@@ -89,7 +92,7 @@ class IsoOrbitalHybrid(Functional):
 
     def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        a = self.c * iso_orbital(features)
+        a = self.c * iso_orbital(features, ETA_LMF)
         exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
         return channel.multiplicity * exchange.sum(0), total.n_switched * pw92(total)[0]
 

@@ -109,10 +109,10 @@ class NeuralMetaGGA(Functional):
 class NeuralLocalHybrid(NeuralMetaGGA):
     """E_xc = sum_s int [a_s ex_s + (1 - a_s) e_x,s] + int e_c with e_x and e_c as in a NeuralMetaGGA and a learned a_s.
 
-    a_s depends on s^2, alpha, z = tau_W / tau and y = ex / ex_LDA of its spin channel, on zeta^2 and on the product of
-    both channels' z; u_c on y of both channels and the product of their z as well.  A new one is r2SCAN with a quarter
-    of exact exchange.  Built in for every choice of weights, besides what holds for the meta-GGA: no self-interaction
-    in one-electron densities, exchange energy density -n / (2 r) in density tails.
+    a_s depends on s^2, alpha, z = `iso_orbital` and y = ex / ex_LDA of its spin channel, on zeta^2 and on the product
+    of both channels' z; u_c on y of both channels and the product of their z as well.  A new one is r2SCAN with a
+    quarter of exact exchange.  Built in for every choice of weights, besides what holds for the meta-GGA: no
+    self-interaction in one-electron densities, exchange energy density -n / (2 r) in density tails.
     """
 
     exx_omega = 0.0

@@ -13,13 +13,13 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR, HARTREE2EV
 
 from mlxc import models
-from mlxc.ensemble import ensemble_energies
+from mlxc.domain import knows_its_domain, novelty
+from mlxc.ensemble import ensemble_energies, uncertainty_kcal
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
 from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
-from mlxc.units import KCAL
 
 
 class Progress:
@@ -124,7 +124,9 @@ def run(
     }
     members = models.load_members(functional.source) if functional is not None and functional.source else []
     if mf.converged and members:
-        result["energy_uncertainty_kcal"] = float(ensemble_energies(mf, members).std(ddof=1) * KCAL)
+        result["energy_uncertainty_kcal"] = uncertainty_kcal(ensemble_energies(mf, members), xc)
+    if mf.converged and functional is not None and knows_its_domain(functional):
+        result["novelty"] = novelty(mf)
     if task != "energy" and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if task == "optimize" and mf.converged:
@@ -155,7 +157,9 @@ def _report(result: dict[str, Any]) -> None:
     homo = result["mo_homo_hartree"]
     print(f"\n  total energy       {result['energy_hartree']:.8f} Eh")
     if "energy_uncertainty_kcal" in result:
-        print(f"  spread of ensemble {result['energy_uncertainty_kcal']:.2f} kcal/mol, of which reactions keep a part")
+        print(f"  uncertain by       {result['energy_uncertainty_kcal']:.2f} kcal/mol, of which reactions keep a part")
+    for reason in result.get("novelty", []):
+        print(f"  UNLIKE the molecules that the functional was trained on: {reason}")
     print(f"  HOMO               {homo * HARTREE2EV:.3f} eV")
     print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye")
     if result["s2"] > 1e-6:

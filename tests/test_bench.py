@@ -17,16 +17,19 @@ import mlxc
 from mlxc import models
 from mlxc.bench import report, suite
 from mlxc.bench import species as species_module
+from mlxc.bench.judge import judged
 from mlxc.bench.ladder import shaken
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.bench.quantities import check, error, value
 from mlxc.bench.species import Species, compute, identity_of
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
+from mlxc.bench.suite import Suite
 from mlxc.cli import main
+from mlxc.ensemble import NOISE
 from mlxc.errors import InputError
 from mlxc.properties import hessian
 from mlxc.reference import shipped
-from mlxc.reference.benchmark import Property
+from mlxc.reference.benchmark import Property, Reaction, make_system
 from mlxc.units import KCAL
 
 
@@ -119,9 +122,9 @@ def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H", xc=models.DEFAULT, basis="sto-3g")
     assert len(in_turn) == 2
     system = suite.load(benchmark_folder).systems["h"]
-    other = identity_of("mlxc-lh1") | {"sha256": "0" * 64}
+    other = identity_of("mlxc-lh2") | {"sha256": "0" * 64}
     with pytest.raises(InputError, match="same versions and models"):
-        compute(Species(system, "mlxc-lh1", other, PROTOCOLS["fast"]))
+        compute(Species(system, "mlxc-lh2", other, PROTOCOLS["fast"]))
 
 
 def test_what_breaks_off_is_tried_again(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
@@ -270,7 +273,7 @@ def test_quantities():
             check(row(name, unit), water, ())
 
 
-@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh1"])
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh2"])
 def test_second_derivatives(mole, xc):
     mf = mlxc.KS(mole("H2", "6-31g"), xc)
     mf.grids.level = 3 if xc == "pbe0" else 1
@@ -318,11 +321,25 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
-    members = [models.load("mlxc-lh1"), models.load("mlxc-mgga1")]
+    members = [models.load("mlxc-lh2"), models.load("mlxc-mgga1")]
     monkeypatch.setattr(models, "load_members", lambda name: members)
-    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh1")
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh2")
     rows = found["functionals"][0]["reactions"]
     assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
+
+
+def test_coverage_counts_rows_that_training_has_not_seen(monkeypatch):
+    """Errors of 1, 3 and 6 kcal/mol with an uncertainty of 2; rows trained on or seen do not count."""
+    monkeypatch.setattr(models, "describe", lambda name: {"uncertainty_scale": 2.0})
+    system = make_system("h", 0, 2, ("H",), [(0.0, 0.0, 0.0)])
+    result = {"converged": True, "rung": "diis", "faults": [], "energy_hartree": 0.0}
+    result["member_hartree"] = [x / KCAL for x in (-1.0, 0.0, 1.0)]
+    rows = [Reaction("x", str(e), {"h": 1}, e, "dev", e > 100) for e in (1.0, -3.0, 6.0, 1e3)]
+    rows.append(Reaction("x", "trained on", {"h": 1}, 0.0, "train"))
+    found = judged(Suite("any", {"h": system}, rows, [], {}), {"h": result}, "any")
+    assert [r["spread_kcal"] for r in found["reactions"]] == pytest.approx([1.0] * 5)
+    assert [r["uncertainty_kcal"] for r in found["reactions"]] == pytest.approx([np.hypot(2.0, NOISE)] * 5)
+    assert found["summary"]["coverage"] == pytest.approx({"n": 3, "within": 1 / 3, "within_twice": 2 / 3})
 
 
 def test_a_missing_library_is_told_first(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
@@ -375,7 +392,7 @@ def test_folders_that_cannot_be_written_are_refused(benchmark_folder, tmp_path, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
     """Killed in the middle, twice: the same report, bit for bit, and no species computed twice."""
-    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh1",
+    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh2",
                "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)

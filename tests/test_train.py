@@ -184,8 +184,11 @@ def test_condensed_molecules_follow_the_grid(benchmark_folder, cached, shaken_hy
 
 def test_errors_of_radial_grids(monkeypatch):
     """A smooth functional has small ones, one that oscillates in a core large ones."""
-    monkeypatch.setattr(radial, "ATOMS", {"Ne": 0})
-    grids = radial.RadialGrids()
+    monkeypatch.setattr(radial, "ATOMS", {"Ne": (0, 0)})
+    monkeypatch.setattr(radial, "CLOSED", {"F": (-1, 0)})
+    assert len(radial.RadialGrids().weights) == 2
+    grids = radial.RadialGrids(closed=True)
+    assert len(grids.weights) == 4  # two directions for each
 
     class Rippled(SlaterPW92):
         def energy_density(self, features):

@@ -79,7 +79,7 @@ def bench(
         "protocol": settings.settings(),
         "functionals": [
             {"name": models.describe(xc)["name"] if "sha256" in identity else xc, **identity, "xc": xc}
-            | judged(suite, by_xc[xc])
+            | judged(suite, by_xc[xc], xc)
             for xc, identity in functionals.items()
         ],
     }

@@ -10,16 +10,17 @@ import numpy as np
 from mlxc.bench.quantities import Result, error, error_unit, group, value
 from mlxc.bench.statistics import averages, weighted
 from mlxc.bench.suite import Suite
+from mlxc.ensemble import uncertainty_kcal
 from mlxc.reference.benchmark import Property, Reaction
 from mlxc.units import KCAL
 
 
-def judged(suite: Suite, of: dict[str, Result]) -> dict[str, Any]:
-    """The part of a report on one functional, from the results of all species by the ids of their systems.
+def judged(suite: Suite, of: dict[str, Result], xc: str) -> dict[str, Any]:
+    """The part of a report on a functional, from the results of all species by the ids of their systems.
 
     A reaction counts only where all its species have converged, and is listed as failed otherwise.
     """
-    reactions = [_reaction(row, of) for row in suite.reactions]
+    reactions = [_reaction(row, of, xc) for row in suite.reactions]
     properties = [_property(row, of[row.id]) for row in suite.properties]
     sets = dict.fromkeys(r["group"] for r in reactions)
     kinds = dict.fromkeys((p["set"], p["group"], p["error_unit"]) for p in properties)
@@ -36,6 +37,7 @@ def judged(suite: Suite, of: dict[str, Result]) -> dict[str, Any]:
                 | _averages([r for r in reactions if r["group"] == s], "error_kcal")
                 for s in sets
             },
+            "coverage": _coverage(reactions),
             "gmtkn55": weighted(maes, {s: len(e) for s, e in errors.items()}),
             "properties": [
                 {"set": s, "quantity": q, "unit": unit}
@@ -56,12 +58,24 @@ def _averages(rows: list[dict[str, Any]], key: str) -> dict[str, float | int]:
     return averages(known) | {"failed": len(rows) - len(known)}
 
 
+def _coverage(reactions: list[dict[str, Any]]) -> dict[str, float | int] | None:
+    """Shares of errors within the uncertainty, and within 1.96 times it, of rows that training has not seen.
+
+    Of a normal distribution 68% and 95% are.  None without uncertainties.
+    """
+    rows = [r for r in reactions if "uncertainty_kcal" in r and r["role"] != "train" and r["group"] == r["set"]]
+    if not rows:
+        return None
+    ratios = np.array([abs(r["error_kcal"]) / r["uncertainty_kcal"] for r in rows])
+    return {"n": len(rows), "within": float((ratios <= 1).mean()), "within_twice": float((ratios <= 1.96).mean())}
+
+
 def _group(row: Reaction) -> str:
     """The set of a row; rows whose molecules all occur in training rows are apart."""
     return f"{row.set} (seen in training)" if row.seen_in_training else row.set
 
 
-def _reaction(row: Reaction, of: dict[str, Result]) -> dict[str, Any]:
+def _reaction(row: Reaction, of: dict[str, Result], xc: str) -> dict[str, Any]:
     """One row of a report: its value and error are None unless all its species have converged."""
     parts = [(c, of[id]) for id, c in row.stoichiometry.items()]
     out: dict[str, Any] = {"set": row.set, "group": _group(row), "name": row.name, "role": row.role}
@@ -71,8 +85,8 @@ def _reaction(row: Reaction, of: dict[str, Result]) -> dict[str, Any]:
     found = KCAL * sum(c * r["energy_hartree"] for c, r in parts)
     out |= {"value_kcal": found, "error_kcal": found - row.ref_kcal, "converged": True}
     if all("member_hartree" in r for _, r in parts):
-        members = sum(c * np.array(r["member_hartree"]) for c, r in parts)
-        out["uncertainty_kcal"] = float(KCAL * np.std(members, ddof=1))
+        members = np.sum([c * np.array(r["member_hartree"]) for c, r in parts], axis=0)
+        out |= {"spread_kcal": float(KCAL * np.std(members, ddof=1)), "uncertainty_kcal": uncertainty_kcal(members, xc)}
     return out
 
 

@@ -67,13 +67,18 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
 
 
 def left_out(report: Report) -> list[str]:
-    """What the averages lack: sets and rows of GMTKN55, species that did not converge; and what is doubtful."""
+    """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage."""
     out = []
     for f in report["functionals"]:
         if (parts := f["summary"]["gmtkn55"]).get("sets", 0) >= ENOUGH:
             out.append(
                 f"{f['name']}: WTMADs over {parts['rows']} of {sum(w.rows for w in GMTKN55.values())} rows, in "
                 f"{parts['sets']} of {len(GMTKN55)} sets of GMTKN55"
+            )
+        if covered := f["summary"]["coverage"]:
+            out.append(
+                f"{f['name']}: of {covered['n']} unseen rows {covered['within']:.0%} are off by less than their "
+                f"uncertainty and {covered['within_twice']:.0%} by less than 1.96 times it (ideally 68% and 95%)"
             )
         if f["failed"]:
             out.append(f"{f['name']}: no result for {', '.join(f['failed'])}; reactions with them are left out")

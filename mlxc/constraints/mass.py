@@ -18,11 +18,14 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
 
-#: Closed shells of few orbitals with extended tails, and open shells: with their numbers of unpaired electrons.
+#: Closed shells of few orbitals with extended tails, and open shells, among them transition states: with their numbers
+#: of unpaired electrons.
 MOLECULES = (
     ("H 0 0 0; H 0 0 0.74", 0), ("Be 0 0 0", 0), ("Li 0 0 0; H 0 0 1.5957", 0),
     ("Li 0 0 0; Li 0 0 2.673", 0), ("Mg 0 0 0", 0),
     ("B 0 0 0", 1), ("C 0 0 0", 2), ("N 0 0 0", 3), ("O 0 0 0", 2), ("F 0 0 0", 1),
+    ("H 0 0 -0.93; H 0 0 0; H 0 0 0.93", 1), ("N 0 0 0; N 0 0 1.12; H 0 1.27 1.77", 1),
+    ("C 0 0 0; H 1.079 0 0; H -0.5395 0.9344 0; H -0.5395 -0.9344 0", 1),
     ("Na 0 0 0", 1), ("Al 0 0 0", 1), ("Si 0 0 0", 2), ("S 0 0 0", 2), ("Cl 0 0 0", 1),
 )  # fmt: skip
 BASIS = "def2-tzvppd"

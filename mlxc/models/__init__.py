@@ -3,7 +3,8 @@
 A folder holds `weights.safetensors` and `model.json` with format, name, family, config, the SHA-256 of the
 weights and the card (what it was trained on, how, and with which errors).  A model with an ensemble has its members in
 `members.safetensors`, and their number and hash in `model.json`.  Its `d4` names the functional whose published D4
-damping parameters serve this one: `NAME-d4` is the model NAME with that correction.
+damping parameters serve this one: `NAME-d4` is the model NAME with that correction.  Its `domain` is what
+`mlxc.domain` compares molecules with.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mlxc.functional import Functional
 from mlxc.localhybrid import FIXED_FORMS
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
-DEFAULT = "mlxc-lh1"
+DEFAULT = "mlxc-lh2-d4"
 FORMAT = 1
 FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent
@@ -38,15 +39,14 @@ def names() -> list[str]:
 
 
 def _split(name: str | os.PathLike) -> tuple[str | os.PathLike, bool]:
-    """A model's name or folder without "-d4" at its end, and whether that was there."""
-    text = os.fspath(name)
-    with_d4 = text.lower().endswith("-d4") and not _folder(name)
-    return (text[:-3], True) if with_d4 else (name, False)
+    """A model's name or folder without "-d4" at its end, and whether that was there; "default" is DEFAULT."""
+    text = DEFAULT if name == "default" else os.fspath(name)
+    with_d4 = text.lower().endswith("-d4") and not _folder(text)
+    return (text[:-3], True) if with_d4 else (text, False)
 
 
 def _folder(name: str | os.PathLike) -> Path | None:
-    shipped = _HERE / (DEFAULT if name == "default" else os.fspath(name))
-    for folder in (shipped, Path(name)):
+    for folder in (_HERE / os.fspath(name), Path(name)):
         if (folder / "model.json").is_file():
             return folder
     return None
@@ -54,8 +54,7 @@ def _folder(name: str | os.PathLike) -> Path | None:
 
 def exists(name: str | os.PathLike) -> bool:
     """Whether `name` is "default", a shipped model or a model folder, or one of these and "-d4"."""
-    base, _ = _split(name)
-    return base == "default" or _folder(base) is not None
+    return _folder(_split(name)[0]) is not None
 
 
 def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
@@ -179,8 +178,17 @@ def resolve(xc: str | Functional) -> Functional | None:
     return None
 
 
-def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members: Sequence[NeuralMetaGGA] = ()) -> None:
-    """Write a model folder, with the members of its ensemble; each file appears complete, model.json last."""
+def save(
+    functional: NeuralMetaGGA,
+    folder: Path,
+    card: dict[str, Any],
+    members: Sequence[NeuralMetaGGA] = (),
+    domain: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder, with the members of its ensemble and what `mlxc.domain` knows of its training set.
+
+    Each file appears complete, model.json last.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     family = next(k for k, v in FAMILIES.items() if type(functional) is v)
     content = safetensors.torch.save(functional.state_dict())
@@ -192,6 +200,8 @@ def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members:
         "sha256": hashlib.sha256(content).hexdigest(),
         "card": card,
     }
+    if domain:
+        info["domain"] = domain
     if functional.disp:
         info["d4"] = functional.disp.removeprefix("d4:")
     if members:

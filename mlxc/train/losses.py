@@ -168,7 +168,7 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "tail": _penalty(Tail),
     "potential_tail": _penalty(PotentialTail),
     "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().closed_shells)),
-    "grids": _penalty(RadialGrids),
+    "grids": _penalty(lambda: RadialGrids(closed=True)),
     "mass": _penalty(effective_mass),
     "decay": _penalty(lambda: _decay),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxc import models
+from mlxc.domain import domain
 from mlxc.ensemble import averaged
 from mlxc.errors import InputError
 from mlxc.files import make_folder
@@ -20,6 +21,9 @@ from mlxc.train.dataset import Dataset, FixedDensities, by_set, training_set
 from mlxc.train.loop import Trainer
 from mlxc.train.ranks import Ranks
 from mlxc.version import __version__
+
+#: So many molecules do not tell what others are like.
+FEW = 20
 
 
 def train(path: Path, out: Path | None = None, resume: bool = False, members: int = 1) -> Path:
@@ -52,7 +56,7 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
             data = training_set(replace(config.data, validation=0), config.seed, active(config))
             parts = {"training": data.inside}
             more["errors"] = fixed_density_errors(data, cache_of(config.data), functional, parts)
-        models.save(functional, out, cards[0] | more, trained)
+        models.save(functional, out, cards[0] | more, trained, known_domain(config, functional))
     return out
 
 
@@ -71,9 +75,21 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     )
     functional = trainer.run(trainer.resume() if resume else None)
     if trainer.ranks.first:
-        models.save(functional, out, card(config, data, functional, trainer))
+        models.save(functional, out, card(config, data, functional, trainer), domain=known_domain(config, functional))
     trainer.ranks.wait()
     return functional
+
+
+def known_domain(config: Config, functional: NeuralMetaGGA) -> dict[str, Any] | None:
+    """What `mlxc.domain` compares with: all molecules of a fixed-density phase; None without one, or with FEW."""
+    if not any(p.kind == "fixed" for p in config.phase):
+        return None
+    data = training_set(replace(config.data, validation=0, bootstrap=False), config.seed, active(config))
+    densities = FixedDensities(data.species, cache_of(config.data))
+    if int(densities.known.sum()) <= FEW:
+        return None
+    moles = (data.species[i].mole("sto-3g") for i in densities.known.nonzero()[:, 0].tolist())
+    return domain(functional, ((mol, *m) for mol, m in zip(moles, densities.molecules(), strict=True)))
 
 
 def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""References for one electron shared by two equal molecules, which semilocal functionals bind far too strongly.
+
+    python benchmarks/flagship/hemibonded.py --out benchmarks/flagship/hemibonded
+
+Energies of X2+ -> X + X+ with rigid fragments at several distances, as rows of a benchmark folder: unrestricted
+CCSD(T) in cc-pVTZ, and what second-order perturbation theory gains from there to the limit of cc-pVTZ and cc-pVQZ
+(correlation as X^-3: Halkier et al., Chem. Phys. Lett. 286, 243 (1998)).  Frozen cores.  Orbitals of the dimers
+have their symmetry, so that the hole is shared at all distances.  An interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from pyscf import cc, gto, mp, scf
+
+from mlxc.files import write_atomic
+from mlxc.reference.benchmark import Reaction, System, make_system
+from mlxc.reference.folders import write_folder
+from mlxc.reference.methods import core_orbitals
+from mlxc.units import KCAL
+
+Atoms = list[tuple[str, tuple[float, float, float]]]
+SET = "hemibonded"
+#: The shortest distance (Angstrom) of each dimer, near its minimum, and what the others are in units of it.
+NEAR = {"Ne": 1.75, "HF": 1.85, "HCl": 2.55}
+STRETCHED = (1.0, 1.25, 1.5, 1.75)
+#: Bonds (Angstrom) of the hydrogens, and their angle (degrees) with the axis.
+BOND = {"HF": 0.95, "HCl": 1.29}
+ANGLE = 104.0
+
+
+def fragment(name: str, z: float, side: int) -> Atoms:
+    """One half of a dimer at a height z (Angstrom); hydrogens of both point away from each other, `side` = 1 or -1."""
+    heavy = name.removeprefix("H")
+    atoms: Atoms = [(heavy, (0.0, 0.0, z))]
+    if name in BOND:
+        angle = np.radians(ANGLE)
+        out, up = BOND[name] * np.sin(angle), -BOND[name] * np.cos(angle)
+        atoms.append(("H", (round(side * float(out), 6), 0.0, round(z + side * float(up), 6))))
+    return atoms
+
+
+def energy(atoms: Atoms, charge: int) -> float:
+    """CCSD(T) energy in the limit of the basis, Eh.  Raises SystemExit where something does not converge."""
+    second, hartree_fock, delta = {}, {}, 0.0
+    shared = sum(symbol != "H" for symbol, _ in atoms) == 2
+    for basis in ("cc-pvtz", "cc-pvqz"):
+        mol = gto.M(atom=atoms, basis=basis, charge=charge, spin=charge, symmetry=shared, verbose=0, max_memory=6000)
+        mf = scf.UHF(mol).set(conv_tol=1e-10).run()
+        frozen = core_orbitals(mol)
+        hartree_fock[basis], second[basis] = mf.e_tot, mp.UMP2(mf, frozen=frozen).kernel(with_t2=False)[0]
+        if basis == "cc-pvtz":
+            solver = cc.UCCSD(mf, frozen=frozen).set(max_cycle=100).run()
+            if not (mf.converged and solver.converged):
+                raise SystemExit(f"{atoms} did not converge")
+            delta = solver.e_corr + solver.ccsd_t() - second[basis]
+    limit = (4**3 * second["cc-pvqz"] - 3**3 * second["cc-pvtz"]) / (4**3 - 3**3)
+    return float(hartree_fock["cc-pvqz"] + limit + delta)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    done = args.out / "energies.json"
+    energies: dict[str, float] = json.loads(done.read_text()) if done.exists() else {}
+    systems: dict[str, System] = {}
+    reactions = []
+
+    def known(id: str, atoms: Atoms, charge: int) -> float:
+        symbols, coords = zip(*atoms, strict=True)
+        systems[id] = make_system(id, charge, charge + 1, symbols, coords)
+        if id not in energies:
+            energies[id] = energy(atoms, charge)
+            write_atomic(done, json.dumps(energies, indent=1) + "\n")
+        return energies[id]
+
+    for name, near in NEAR.items():
+        apart = known(name, fragment(name, 0.0, -1), 0) + known(f"{name}+", fragment(name, 0.0, -1), 1)
+        for stretch in STRETCHED:
+            z = near * stretch / 2
+            dimer = f"({name})2+ x{stretch}"
+            binding = apart - known(dimer, fragment(name, -z, -1) + fragment(name, z, 1), 1)
+            stoichiometry = {name: 1, f"{name}+": 1, dimer: -1}
+            reactions.append(Reaction(SET, dimer, stoichiometry, round(binding * KCAL, 3), "train"))
+            print(f"{dimer:16s} {binding * KCAL:8.2f} kcal/mol", flush=True)
+    write_folder(args.out, systems, reactions)
+
+
+if __name__ == "__main__":
+    main()
