@@ -3,8 +3,8 @@
     python benchmarks/calibration.py MODEL REPORT.json
 
 REPORT.json is of `mlxc bench --xc MODEL --role dev`.  The scale is the one with which 68% of the rows that training has
-not seen are off by less than their uncertainty.  Whether it holds elsewhere is shown by halves: each set is covered by
-the scale that all other sets give.
+not seen are off by less than their uncertainty.  Whether it holds elsewhere is shown set by set: each is covered by the
+scale that all others give.
 """
 
 from __future__ import annotations

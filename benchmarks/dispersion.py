@@ -44,7 +44,7 @@ from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import Reaction, System, make_system
 from mlxc.reference.folders import write_folder
-from mlxc.reference.methods import core_orbitals
+from mlxc.reference.methods import core_orbitals, extrapolated
 from mlxc.units import KCAL
 
 Atoms = list[tuple[str, list[float]]]
@@ -187,9 +187,9 @@ def reference(a: Atoms, b: Atoms) -> dict:
     start = time.process_time()
     rare = all(symbol in RARE_GASES for symbol, _ in (*a, *b))
     delta_basis = "aug-cc-pvtz" if rare else "aug-cc-pvdz"
-    _, mp2_tz = interaction([mp2(mol) for mol in moles(a, b, "aug-cc-pvtz", rare)])
+    hf_tz, mp2_tz = interaction([mp2(mol) for mol in moles(a, b, "aug-cc-pvtz", rare)])
     hf_qz, mp2_qz = interaction([mp2(mol) for mol in moles(a, b, "aug-cc-pvqz", rare)])
-    mp2_limit = (4**3 * mp2_qz - 3**3 * mp2_tz) / (4**3 - 3**3)
+    _, mp2_limit = extrapolated((hf_tz, mp2_tz), (hf_qz, mp2_qz), 3)
     delta = interaction([coupled_cluster(mol) for mol in moles(a, b, delta_basis, rare)])
     parts = {
         "hf_aug-cc-pvqz": hf_qz,

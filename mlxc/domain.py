@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from pyscf import gto
 
-from mlxc import models
 from mlxc.errors import InputError
 from mlxc.features import Features
-from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA, network_inputs
 from mlxc.ongrid import functional_of, grid_features, spin_densities
 
@@ -81,20 +79,15 @@ def domain(functional: NeuralMetaGGA, molecules: Iterable[tuple[gto.Mole, Featur
     }
 
 
-def knows_its_domain(functional: Functional) -> bool:
-    """Whether a functional is a model that was saved with its domain."""
-    return functional.source is not None and "domain" in models.describe(functional.source)
-
-
 def novelty(mf: Any) -> list[str]:
     """What tells the molecule of a converged calculation from those that its model was trained on; empty: nothing.
 
     Raises InputError for a functional that is no model or was saved without its domain.
     """
     functional = functional_of(mf)
-    if not (isinstance(functional, NeuralMetaGGA) and functional.source and knows_its_domain(functional)):
+    known = functional.domain
+    if known is None or not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{functional.name} does not know what it was trained on: it was saved without its domain")
-    known = models.describe(functional.source)["domain"]
     missing = sorted(set(mf.mol.elements) - set(known["elements"]))
     reasons = [f"{', '.join(missing)}: not among the elements of the training set"] if missing else []
     features = grid_features(mf, spin_densities(mf))

@@ -29,6 +29,8 @@ class Functional(torch.nn.Module):
     built_in: frozenset[str] = frozenset()
     #: Dispersion correction that belongs to it, as PySCF's `mf.disp`.
     disp: str | None = None
+    #: What it keeps of the molecules that it was trained on (mlxc.domain).
+    domain: dict[str, Any] | None = None
     #: Folder of the model that this one was loaded from.
     source: Path | None = None
 

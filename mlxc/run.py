@@ -13,7 +13,7 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR, HARTREE2EV
 
 from mlxc import models
-from mlxc.domain import knows_its_domain, novelty
+from mlxc.domain import novelty
 from mlxc.ensemble import ensemble_energies, uncertainty_kcal
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
@@ -125,7 +125,7 @@ def run(
     members = models.load_members(functional.source) if functional is not None and functional.source else []
     if mf.converged and members:
         result["energy_uncertainty_kcal"] = uncertainty_kcal(ensemble_energies(mf, members), xc)
-    if mf.converged and functional is not None and knows_its_domain(functional):
+    if mf.converged and functional is not None and functional.domain:
         result["novelty"] = novelty(mf)
     if task != "energy" and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()

@@ -37,7 +37,8 @@ def model(tmp_path_factory):
         mf.run(conv_tol=1e-4)
         features, weights = features_on_grid(mf, spin_densities(mf))
         seen.append((mol, features, torch.from_numpy(weights)))
-    models.save(functional, folder, {}, domain=domain(functional, seen))
+    functional.domain = domain(functional, seen)
+    models.save(functional, folder, {})
     return folder
 
 

@@ -22,7 +22,7 @@ from mlxc.neural import NeuralLocalHybrid
 from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import converge
-from mlxc.train import cache
+from mlxc.train import cache, compress
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.config import Config, Data, Phase
 from mlxc.train.dataset import Dataset, FixedDensities, correction, read_molecule, split
@@ -165,14 +165,15 @@ def test_gradient_of_the_objective(cached, shaken_hybrid):
     assert (parameters_to_vector(grads) @ direction).item() == pytest.approx(difference, rel=1e-5)
 
 
-def test_condensed_molecules_follow_the_grid(benchmark_folder, cached, shaken_hybrid):
+def test_condensed_molecules_follow_the_grid(benchmark_folder, cached, shaken_hybrid, monkeypatch):
     """After a refresh energies and their slopes are those of the grid, at parameters that condensing errs at."""
     functional = copy.deepcopy(shaken_hybrid).requires_grad_()
     systems = read_systems(benchmark_folder)
     data = Dataset(systems, [Reaction("x", "all", dict.fromkeys(systems, 1), 0.0, "train")])
+    monkeypatch.setattr(compress, "CELLS", (200, 200))
     phase = FixedPhase(functional, FixedDensities(data.species, cached), Ranks())
     exact = phase.densities.full_grid(functional)
-    assert (phase.observe().energies - exact).abs().max() * KCAL > 0.02
+    assert (phase.observe().energies - exact).abs().max() * KCAL > 0.05
     phase.refresh()
     parameters = list(functional.parameters())
     found = phase.observe().energies
@@ -258,5 +259,5 @@ def test_basis_limit(benchmark_folder, tmp_path):
         assert state.known.all()
         energies.append(float(state.energies[0].detach()))
     assert energies[1] - energies[0] == pytest.approx(float(densities.gains[0]), abs=1e-8)
-    with pytest.raises(InputError, match="basis or grid"):
+    with pytest.raises(InputError, match="another functional, basis or grid"):
         cache.fill([system], dataclasses.replace(settings, limit_basis=""))

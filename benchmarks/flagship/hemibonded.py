@@ -20,7 +20,7 @@ from pyscf import cc, gto, mp, scf
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import Reaction, System, make_system
 from mlxc.reference.folders import write_folder
-from mlxc.reference.methods import core_orbitals
+from mlxc.reference.methods import core_orbitals, extrapolated
 from mlxc.units import KCAL
 
 Atoms = list[tuple[str, tuple[float, float, float]]]
@@ -58,7 +58,8 @@ def energy(atoms: Atoms, charge: int) -> float:
             if not (mf.converged and solver.converged):
                 raise SystemExit(f"{atoms} did not converge")
             delta = solver.e_corr + solver.ccsd_t() - second[basis]
-    limit = (4**3 * second["cc-pvqz"] - 3**3 * second["cc-pvtz"]) / (4**3 - 3**3)
+    small, large = ((hartree_fock[b], second[b]) for b in ("cc-pvtz", "cc-pvqz"))
+    _, limit = extrapolated(small, large, 3)
     return float(hartree_fock["cc-pvqz"] + limit + delta)
 
 

@@ -119,7 +119,7 @@ def _checked(xcs: list[str], protocol: Protocol) -> dict[str, dict[str, Any]]:
         except MlxcError:
             raise
         except (ImportError, NotImplementedError, *BREAKS) as err:
-            more = "; dispersion corrections need pip install 'mlxc[bench]'" if "-d" in xc.lower() else ""
+            more = "; dispersion corrections need pip install pyscf-dispersion" if "-d" in xc.lower() else ""
             raise InputError(f"PySCF cannot run {xc!r}: {err or type(err).__name__}{more}") from err
         found[xc] = identity
     if not found:

@@ -108,7 +108,7 @@ def load(name: str | os.PathLike = "default") -> Functional:
     try:
         functional = _made(info, weights)
         functional.source = folder
-        functional.disp = info.get("disp")
+        functional.disp, functional.domain = info.get("disp"), info.get("domain")
         return functional
     except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
         raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err
@@ -178,17 +178,8 @@ def resolve(xc: str | Functional) -> Functional | None:
     return None
 
 
-def save(
-    functional: NeuralMetaGGA,
-    folder: Path,
-    card: dict[str, Any],
-    members: Sequence[NeuralMetaGGA] = (),
-    domain: dict[str, Any] | None = None,
-) -> None:
-    """Write a model folder, with the members of its ensemble and what `mlxc.domain` knows of its training set.
-
-    Each file appears complete, model.json last.
-    """
+def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members: Sequence[NeuralMetaGGA] = ()) -> None:
+    """Write a model folder, with the members of its ensemble; each file appears complete, model.json last."""
     folder.mkdir(parents=True, exist_ok=True)
     family = next(k for k, v in FAMILIES.items() if type(functional) is v)
     content = safetensors.torch.save(functional.state_dict())
@@ -200,8 +191,8 @@ def save(
         "sha256": hashlib.sha256(content).hexdigest(),
         "card": card,
     }
-    if domain:
-        info["domain"] = domain
+    if functional.domain:
+        info["domain"] = functional.domain
     if functional.disp:
         info["d4"] = functional.disp.removeprefix("d4:")
     if members:

@@ -43,11 +43,12 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     if not config.start:
         raise InputError("members have one model to start from: train that first, and name it as `start`")
     folders = [out / f"member-{k}" for k in range(1, members + 1)]
-    trained = []
+    trained: list[NeuralMetaGGA] = []
     for k, folder in enumerate(folders):
         sample = replace(config.data, validation=0, bootstrap=True)
         member = replace(config, seed=config.seed + k, data=sample)
-        trained.append(_train_one(member, folder, resume and checkpoint.exists(folder)))
+        known = trained[0].domain if trained else None
+        trained.append(_train_one(member, folder, resume and checkpoint.exists(folder), known))
     if Ranks().first:
         functional = averaged(trained)
         cards = [models.describe(f)["card"] for f in folders]
@@ -56,12 +57,12 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
             data = training_set(replace(config.data, validation=0), config.seed, active(config))
             parts = {"training": data.inside}
             more["errors"] = fixed_density_errors(data, cache_of(config.data), functional, parts)
-        models.save(functional, out, cards[0] | more, trained, known_domain(config, functional))
+        models.save(functional, out, cards[0] | more, trained)
     return out
 
 
-def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
-    """One run in a folder of its own, which then is a model's folder too."""
+def _train_one(config: Config, out: Path, resume: bool, known: dict[str, Any] | None = None) -> NeuralMetaGGA:
+    """One run in a folder of its own, which then is a model's folder too; `known`: its domain, if that is known."""
     if checkpoint.exists(out) and not resume:
         raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
     if resume and not checkpoint.exists(out):
@@ -75,7 +76,8 @@ def _train_one(config: Config, out: Path, resume: bool) -> NeuralMetaGGA:
     )
     functional = trainer.run(trainer.resume() if resume else None)
     if trainer.ranks.first:
-        models.save(functional, out, card(config, data, functional, trainer), domain=known_domain(config, functional))
+        functional.domain = known or known_domain(config, functional)
+        models.save(functional, out, card(config, data, functional, trainer))
     trainer.ranks.wait()
     return functional
 
