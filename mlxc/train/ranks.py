@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TypeVar
@@ -21,6 +22,8 @@ class Ranks:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
+            # Left to the interpreter's end, the group's threads can find it gone and abort the process.
+            atexit.register(dist.destroy_process_group)
         self.rank = dist.get_rank() if self.world > 1 else 0
 
     @property
