@@ -27,9 +27,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from mlxc.train.ranks import Ranks
     from mlxc.train.run import train
 
-    print(f"the model is in {train(args.config, args.out, args.resume, args.members)}")
+    folder = train(args.config, args.out, args.resume, args.members)
+    if Ranks().first:
+        print(f"the model is in {folder}")
     return 0
 
 

@@ -46,11 +46,14 @@ MIXING = 0.25
 #: s^2 beyond which exact exchange takes over: in molecules reached in the tails only.  Far out the exact energy density
 #: is many times the semilocal one: a mixing function that depended on tau there would make electrons of negative mass.
 TAIL = 10.0
+#: y = ex / ex_LDA beyond which it does so too: reached where the density is tiny and flat, as in the minority spin far
+#: out, where tau is of the order of n^(5/3), and ex still of the order of n / r.
+TAIL_Y = 10.0
 
 
-def tail_gate(p: torch.Tensor) -> torch.Tensor:
-    """A smooth factor in (0, 1]: 1 where s^2 = p = 0, vanishing in density tails as p grows."""
-    return 1 / (1 + (p / TAIL) ** 2)
+def tail_gate(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """A smooth factor in (0, 1]: 1 where s^2 = p = 0 and y = 0, vanishing in density tails as p or y grows."""
+    return 1 / (1 + (p / TAIL) ** 2 + (y / TAIL_Y) ** 4)
 
 
 def bounded_mixing(u: torch.Tensor, z: torch.Tensor, zeta2: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:

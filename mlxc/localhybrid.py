@@ -16,8 +16,12 @@ from mlxc.functional import Functional
 from mlxc.limits import tail_gate
 
 
-def iso_orbital(features: Features, eta: float = 1.0) -> torch.Tensor:
-    """z_s = (tau_W + eta tau_unif) / (tau + eta tau_unif) per spin channel, (S, G): 1 for one orbital.
+def iso_orbital(features: Features, eta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """z = (tau_W + eta tau_unif) / (tau + eta tau_unif): 1 for one orbital; of each spin, (S, G), and of both, (G,).
+
+    That of both is the ratio of the sums over the spins, 1 for one orbital in each.  Unlike the product of the spins' z
+    it hardly depends on a spin that is hardly there: its slope with respect to any tau is at most 1 / tau of both.
+    With the product, correlation gave the tail of the 1s of Be+ a dE/dtau of -3 below the 2s of the other spin.
 
     Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish, and the slope of their
     bare ratio is without bound: eta tau_unif bounds it by 1 / (eta tau_unif).  With eta = 1 it is 1 - beta of Furness
@@ -26,7 +30,8 @@ def iso_orbital(features: Features, eta: float = 1.0) -> torch.Tensor:
     """
     n = features.rho + RHO_FLOOR
     small = eta * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
-    return (features.sigma_same / (8 * n) + small) / (features.tau + small)
+    one, all = features.sigma_same / (8 * n) + small, features.tau + small
+    return one / all, one.sum(0) / all.sum(0)
 
 
 def _local_exchange(features: Features) -> torch.Tensor:
@@ -35,32 +40,31 @@ def _local_exchange(features: Features) -> torch.Tensor:
 
 
 class HybridTotal(Total):
-    """Total with y = ex / ex_LDA of both spins together and the product zz of both spins' z, (G,) each."""
+    """Total with y = ex / ex_LDA of both spins together and the `iso_orbital` z of both, (G,) each."""
 
     def __init__(self, features: Features):
         super().__init__(features)
-        z = iso_orbital(features)
         self.y = features.exact_exchange.sum(0) / _local_exchange(features).sum(0)
-        self.zz = z[0] * z[-1]
+        self.z = iso_orbital(features)[1]
 
 
 class HybridChannel(Channel):
     """Channel with what a mixing function may depend on, and the exact-exchange energy density.
 
-    z          `iso_orbital`, (S, G)
-    y          ex / ex_LDA, (S, G)
-    zeta2, zz  of the total density, (G,); zeta2 is () for a closed shell
-    tail       1, but 0 in density tails, (S, G)
-    exact      ex, Eh Bohr^-3, (S, G)
+    z              `iso_orbital`, (S, G)
+    y              ex / ex_LDA, (S, G)
+    zeta2, zt, yt  zeta^2, z and y of both spins together, (G,); zeta2 is () for a closed shell
+    tail           1, but 0 in density tails, (S, G)
+    exact          ex, Eh Bohr^-3, (S, G)
     """
 
     def __init__(self, features: Features, total: HybridTotal):
         super().__init__(features)
         self.exact = features.exact_exchange
-        self.z = iso_orbital(features)
+        self.z = iso_orbital(features)[0]
         self.y = self.exact / _local_exchange(features)
-        self.zeta2, self.zz = total.zeta2, total.zz
-        self.tail = tail_gate(self.p)
+        self.zeta2, self.zt, self.yt = total.zeta2, total.z, total.y
+        self.tail = tail_gate(self.p, self.y)
 
 
 class HartreeFock(Functional):
@@ -92,7 +96,7 @@ class IsoOrbitalHybrid(Functional):
 
     def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        a = self.c * iso_orbital(features, ETA_LMF)
+        a = self.c * iso_orbital(features, ETA_LMF)[0]
         exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
         return channel.multiplicity * exchange.sum(0), total.n_switched * pw92(total)[0]
 

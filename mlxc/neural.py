@@ -33,6 +33,7 @@ _BOUNDED = {
     "p": (_squash, _unsquash),
     "alpha": (_squash, _unsquash),
     "y": (_squash, _unsquash),
+    "yt": (_squash, _unsquash),
     "rs": (lambda rs: rs / (1 + rs), lambda q: q / (1 - q)),
 }
 
@@ -109,8 +110,9 @@ class NeuralMetaGGA(Functional):
 class NeuralLocalHybrid(NeuralMetaGGA):
     """E_xc = sum_s int [a_s ex_s + (1 - a_s) e_x,s] + int e_c with e_x and e_c as in a NeuralMetaGGA and a learned a_s.
 
-    a_s depends on s^2, alpha, z = `iso_orbital` and y = ex / ex_LDA of its spin channel, on zeta^2 and on the product
-    of both channels' z; u_c on y of both channels and the product of their z as well.  A new one is r2SCAN with a
+    a_s depends on s^2, alpha, z = `iso_orbital` and y = ex / ex_LDA of its spin channel, and on zeta^2, z and y of both
+    spins together; u_c on z and y of both as well.  A hole that distant atoms share makes y of its spin small: where
+    y of both is as small, it is a stretched bond, where it is not, self-interaction.  A new one is r2SCAN with a
     quarter of exact exchange.  Built in for every choice of weights, besides what holds for the meta-GGA: no
     self-interaction in one-electron densities, exchange energy density -n / (2 r) in density tails.
     """
@@ -120,9 +122,9 @@ class NeuralLocalHybrid(NeuralMetaGGA):
         "one-electron energy", "one-electron excited states", "one-electron self-consistency",
         "energy density of tails",
     }  # fmt: skip
-    mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zz")
+    mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zt", "yt")
     exchange_variables = (*mixing_variables, "tail")
-    correlation_variables = ("p", "alpha", "zeta2", "rs", "y", "zz")
+    correlation_variables = ("p", "alpha", "zeta2", "rs", "y", "z")
 
     def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-local-hybrid"):
         super().__init__(width, depth, name)

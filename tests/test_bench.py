@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyscf import dft
+from pyscf import dft, gto
 
 import mlxc
 from mlxc import models
@@ -96,6 +96,25 @@ def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
     assert (tmp_path / "reactions.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("xc", ["pbe0", "b3lyp"])
+@pytest.mark.parametrize(
+    ("multiplicity", "symbols", "coords"),
+    [
+        (1, ["O", "H", "H"], [(0.0, 0.0, 0.117), (0.0, 0.757, -0.47), (0.0, -0.757, -0.47)]),
+        (2, ["N", "H", "H"], [(0.0, 0.0, 0.14), (0.0, 0.8, -0.5), (0.0, -0.8, -0.5)]),
+    ],
+)
+def test_tight_energies_are_those_of_pyscf(xc, multiplicity, symbols, coords):
+    """In def2-QZVPPD, without density fitting, as someone would run PySCF who has never heard of mlxc."""
+    system = make_system("it", 0, multiplicity, symbols, coords)
+    found = compute(Species(system, xc, identity_of(xc), PROTOCOLS["tight"]))
+    atoms = list(zip(symbols, coords, strict=True))
+    mf = gto.M(atom=atoms, spin=multiplicity - 1, basis="def2-qzvppd", verbose=0).KS(xc=xc)
+    mf.grids.level = 5
+    assert found["energy_hartree"] == pytest.approx(mf.run().e_tot, abs=1e-8)
+
+
 def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H")
     assert in_turn == ["pbe0: h2", "pbe0: h"]
@@ -122,9 +141,9 @@ def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H", xc=models.DEFAULT, basis="sto-3g")
     assert len(in_turn) == 2
     system = suite.load(benchmark_folder).systems["h"]
-    other = identity_of("mlxc-lh2") | {"sha256": "0" * 64}
+    other = identity_of("mlxc-lh3") | {"sha256": "0" * 64}
     with pytest.raises(InputError, match="same versions and models"):
-        compute(Species(system, "mlxc-lh2", other, PROTOCOLS["fast"]))
+        compute(Species(system, "mlxc-lh3", other, PROTOCOLS["fast"]))
 
 
 def test_what_breaks_off_is_tried_again(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
@@ -273,7 +292,7 @@ def test_quantities():
             check(row(name, unit), water, ())
 
 
-@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh2"])
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh3"])
 def test_second_derivatives(mole, xc):
     mf = mlxc.KS(mole("H2", "6-31g"), xc)
     mf.grids.level = 3 if xc == "pbe0" else 1
@@ -321,9 +340,9 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
-    members = [models.load("mlxc-lh2"), models.load("mlxc-mgga1")]
+    members = [models.load("mlxc-lh3"), models.load("mlxc-mgga1")]
     monkeypatch.setattr(models, "load_members", lambda name: members)
-    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh2")
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh3")
     rows = found["functionals"][0]["reactions"]
     assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
 
@@ -392,7 +411,7 @@ def test_folders_that_cannot_be_written_are_refused(benchmark_folder, tmp_path, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
     """Killed in the middle, twice: the same report, bit for bit, and no species computed twice."""
-    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh2",
+    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh3",
                "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)

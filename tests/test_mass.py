@@ -18,12 +18,19 @@ class FallingTau(Functional):
         return R2SCAN().energy_density(features) - 2 * features.multiplicity * features.tau.sum(0)
 
 
-@pytest.mark.parametrize(
-    ("atom", "spin"), [("H 0 0 0; H 0 0 0.74", 0), ("Be 0 0 0", 0), ("Li 0 0 0; H 0 0 1.5957", 0), ("Al 0 0 0", 1)]
+SHELLS = (
+    ("H 0 0 0; H 0 0 0.74", 0, 0),
+    ("Be 0 0 0", 0, 0),
+    ("Li 0 0 0; H 0 0 1.5957", 0, 0),
+    ("Al 0 0 0", 0, 1),
+    ("Be 0 0 0", 1, 1),
 )
+
+
+@pytest.mark.parametrize(("atom", "charge", "spin"), SHELLS)
 @pytest.mark.parametrize("name", mlxc.models.names())
-def test_effective_mass_is_positive(name, atom, spin):
-    features = ground_state(atom, spin, "def2-svpd")
+def test_effective_mass_is_positive(name, atom, charge, spin):
+    features = ground_state(atom, charge, spin, "def2-svpd")
     v = kinetic_potential(mlxc.load(name), features)
     assert float(v.detach().min()) > -0.6
     shifted = kinetic_potential(FallingTau(), features) - kinetic_potential(R2SCAN(), features)

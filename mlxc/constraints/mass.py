@@ -18,15 +18,17 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
 
-#: Closed shells of few orbitals with extended tails, and open shells, among them transition states: with their numbers
-#: of unpaired electrons.
+#: Closed shells of few orbitals with extended tails, and open shells, among them transition states and one electron
+#: above a closed shell: with charges and numbers of unpaired electrons.
 MOLECULES = (
-    ("H 0 0 0; H 0 0 0.74", 0), ("Be 0 0 0", 0), ("Li 0 0 0; H 0 0 1.5957", 0),
-    ("Li 0 0 0; Li 0 0 2.673", 0), ("Mg 0 0 0", 0),
-    ("B 0 0 0", 1), ("C 0 0 0", 2), ("N 0 0 0", 3), ("O 0 0 0", 2), ("F 0 0 0", 1),
-    ("H 0 0 -0.93; H 0 0 0; H 0 0 0.93", 1), ("N 0 0 0; N 0 0 1.12; H 0 1.27 1.77", 1),
-    ("C 0 0 0; H 1.079 0 0; H -0.5395 0.9344 0; H -0.5395 -0.9344 0", 1),
-    ("Na 0 0 0", 1), ("Al 0 0 0", 1), ("Si 0 0 0", 2), ("S 0 0 0", 2), ("Cl 0 0 0", 1),
+    ("H 0 0 0; H 0 0 0.74", 0, 0), ("Be 0 0 0", 0, 0), ("Li 0 0 0; H 0 0 1.5957", 0, 0),
+    ("Li 0 0 0; Li 0 0 2.673", 0, 0), ("Mg 0 0 0", 0, 0),
+    ("B 0 0 0", 0, 1), ("C 0 0 0", 0, 2), ("N 0 0 0", 0, 3), ("O 0 0 0", 0, 2), ("F 0 0 0", 0, 1),
+    ("H 0 0 -0.93; H 0 0 0; H 0 0 0.93", 0, 1), ("N 0 0 0; N 0 0 1.12; H 0 1.27 1.77", 0, 1),
+    ("C 0 0 0; H 1.079 0 0; H -0.5395 0.9344 0; H -0.5395 -0.9344 0", 0, 1),
+    ("S 0 0 0; H 0.96 0 -0.93; H 0 0 1.45; H 0 0 2.6", 0, 1),
+    ("Na 0 0 0", 0, 1), ("Al 0 0 0", 0, 1), ("Si 0 0 0", 0, 2), ("S 0 0 0", 0, 2), ("Cl 0 0 0", 0, 1),
+    ("Li 0 0 0", 0, 1), ("Be 0 0 0", 1, 1), ("B 0 0 0", 2, 1), ("Mg 0 0 0", 1, 1), ("N 0 0 0; N 0 0 2", 0, 0),
 )  # fmt: skip
 BASIS = "def2-tzvppd"
 #: Points between these densities (Bohr^-3) are looked at: below, v_tau vanishes.
@@ -45,9 +47,9 @@ def kinetic_potential(functional: Functional, features: Features) -> torch.Tenso
     return v / features.multiplicity
 
 
-def ground_state(atom: str, spin: int, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
+def ground_state(atom: str, charge: int, spin: int, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
     """Features of both spins at random points of the r2SCAN density of a molecule (Angstrom), evenly in log n."""
-    mol = gto.M(atom=atom, spin=spin, basis=basis, verbose=0)
+    mol = gto.M(atom=atom, charge=charge, spin=spin, basis=basis, verbose=0)
     mf = dft.UKS(mol, xc="r2scan").density_fit().run()
     dm = torch.from_numpy(np.asarray(mf.make_rdm1()))
     n = GridMap(mol, mf.grids.coords)(dm).total_rho.numpy()
@@ -65,7 +67,7 @@ class EffectiveMass:
     def __init__(self) -> None:
         found = [ground_state(*molecule) for molecule in MOLECULES]
         self.features = Features.join(found)
-        self.closed_shells = Features.join([f for f, (_, spin) in zip(found, MOLECULES, strict=True) if not spin])
+        self.closed_shells = Features.join([f for f, (*_, spin) in zip(found, MOLECULES, strict=True) if not spin])
 
     def __call__(self, functional: Functional) -> torch.Tensor:
         """Mean square of what v_tau falls below ALLOWED, ()."""

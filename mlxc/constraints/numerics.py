@@ -97,15 +97,15 @@ def finite_derivatives(subject: Subject, features: Features) -> torch.Tensor:
 
 def _mass(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    for atoms, spin in MOLECULES[: 2 if quick else None]:
-        f = ground_state(atoms, spin, mixed=subject.mixed)
+    for atoms, charge, spin in MOLECULES[: 2 if quick else None]:
+        f = ground_state(atoms, charge, spin, mixed=subject.mixed)
         lowest = []
         for channel in torch.eye(2, dtype=f.tau.dtype):
             step = STEP * channel[:, None] * f.tau
             with torch.no_grad():
                 up, down = (subject.functional(Features(f.rho, f.sigma, f.tau + k * step, f.ex)) for k in (1, -1))
             lowest.append(float(((up - down) / (2 * step.sum(0))).min()))
-        cases[atoms] = -min(lowest)
+        cases[f"{atoms} ({charge:+})" if charge else atoms] = -min(lowest)
     return worst(cases, 1.0, remark="cases: largest -v_tau")
 
 

@@ -49,7 +49,8 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
         member = replace(config, seed=config.seed + k, data=sample)
         known = trained[0].domain if trained else None
         trained.append(_train_one(member, folder, resume and checkpoint.exists(folder), known))
-    if Ranks().first:
+    ranks = Ranks()
+    if ranks.first:
         functional = averaged(trained)
         cards = [models.describe(f)["card"] for f in folders]
         more: dict[str, Any] = {"members": [c["errors"] for c in cards]}
@@ -58,6 +59,7 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
             parts = {"training": data.inside}
             more["errors"] = fixed_density_errors(data, cache_of(config.data), functional, parts)
         models.save(functional, out, cards[0] | more, trained)
+    ranks.wait()
     return out
 
 
