@@ -16,6 +16,10 @@ class UnknownFunctionalError(InputError):
     """A functional name that neither mlxc nor libxc knows."""
 
 
+class ConvergenceError(MlxcError):
+    """An SCF that did not converge, where its result was needed."""
+
+
 class ModelFileError(MlxcError):
     """A model folder is incomplete, truncated, altered, or of another format."""
 

@@ -1,0 +1,75 @@
+"""One calculation as other programs ask for it, through ASE or QCSchema: the object, its result, its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mlxc import models
+from mlxc.ensemble import ensemble_energies, uncertainty_kcal
+from mlxc.errors import ConvergenceError, InputError
+from mlxc.ongrid import attached
+from mlxc.scf import KS, converge
+
+#: What such programs can set besides functional, basis, charge and spin: density fitting, PySCF's level of the grid,
+#: and the change of the energy (Eh) at which the SCF ends.
+SETTINGS: dict[str, Any] = {"density_fit": True, "grid_level": 3, "conv_tol": 1e-9}
+
+
+def prepare(mol: Any, xc: str, settings: dict[str, Any]) -> Any:
+    """A Kohn-Sham object for a molecule, by SETTINGS and what differs from them.
+
+    Raises InputError for a setting that is not there or has no such value, and as `mlxc.KS`.
+    """
+    check_names(settings, SETTINGS)
+    values = SETTINGS | settings
+    density_fit, level, conv_tol = (values[k] for k in SETTINGS)
+    if not isinstance(density_fit, bool):
+        raise InputError(f"density_fit is true or false, not {density_fit!r}")
+    if level not in range(10):
+        raise InputError(f"grid_level is a whole number from 0 to 9, not {level!r}")
+    if not isinstance(conv_tol, float | int) or not 0 < conv_tol < math.inf:
+        raise InputError(f"conv_tol is a positive number (Eh), not {conv_tol!r}")
+    mf = KS(mol, xc)
+    if density_fit:
+        mf = mf.density_fit()
+    mf.grids.level = int(level)
+    mf.conv_tol = conv_tol
+    return mf
+
+
+def check_names(given: Any, known: Any) -> None:
+    """InputError where one of the names `given` is not among those `known`."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InputError(f"there is no setting {', '.join(unknown)}: there are {', '.join(known)}")
+
+
+def solve(mf: Any, dm0: Any = None) -> Any:
+    """The converged calculation, from the density matrix `dm0` or from PySCF's guess.
+
+    As `mlxc.converge`, but raises ConvergenceError where that fails, and InputError for what PySCF cannot run.
+    """
+    try:
+        mf = converge(mf, dm0)
+    except (NotImplementedError, RuntimeError) as err:
+        raise InputError(f"PySCF cannot run {mf.xc}: {err}") from err
+    if not mf.converged:
+        raise ConvergenceError(
+            f"the SCF with {mf.xc} did not converge, nor did the second-order solver: look at geometry, charge and spin"
+        )
+    return mf
+
+
+def ensemble(mf: Any) -> np.ndarray | None:
+    """Total energies (n,), Eh, of the members of the model that a converged calculation uses; None without members."""
+    functional = attached(mf)
+    members = models.load_members(functional.source) if functional is not None and functional.source else []
+    return ensemble_energies(mf, members) if members else None
+
+
+def uncertainty(mf: Any, energies: np.ndarray) -> float:
+    """kcal/mol, from what `ensemble` gives for this calculation."""
+    return uncertainty_kcal(energies, attached(mf).source)
