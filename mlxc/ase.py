@@ -97,7 +97,7 @@ class MLXC(Calculator):
         atoms, given = self.atoms, self.parameters
         last, self.mf = self.mf, None
         if atoms.pbc.any():
-            raise InputError("mlxc.ase is for molecules: set atoms.pbc = False, or use PySCF's pbc.dft with mlxc.attach")
+            raise InputError("MLXC is for molecules: set atoms.pbc = False, or take PySCF's pbc.dft and mlxc.attach")
         charge, spin = given["charge"], given["spin"]
         if charge is None:
             charge = round(atoms.get_initial_charges().sum())

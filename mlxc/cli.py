@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--basis", default="def2-tzvp")
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
-    run.add_argument("--task", choices=("energy", "gradient", "optimize"), default="energy")
+    run.add_argument("--task", choices=("energy", "gradient", "optimize", "ts"), default="energy")
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--json", type=Path, metavar="OUT")
     run.set_defaults(action=_run)

@@ -112,7 +112,7 @@ def _extras(mf: Any, method: str) -> dict[str, Any]:
 
 
 class MlxcHarness(ProgramHarness):
-    """What QCEngine runs as the program "mlxc": `atomic_result` with the task's cores and memory and QCEngine's errors."""
+    """What QCEngine runs as the program "mlxc": `atomic_result`, with the cores and the memory of the task."""
 
     _defaults: ClassVar[dict[str, Any]] = {
         "name": "mlxc",

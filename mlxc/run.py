@@ -83,8 +83,9 @@ def run(
     """
     progress = Progress()
     atoms = read_xyz(path)
-    optimised = path.with_name(f"{path.stem}.opt.xyz")
-    if task == "optimize":
+    search = {"optimize": "opt", "ts": "ts"}.get(task)
+    optimised = path.with_name(f"{path.stem}.{search}.xyz")
+    if search:
         if len(atoms) < 2:
             raise InputError(f"{path} has a single atom: there is no geometry to optimise")
         check_writable(optimised)
@@ -105,8 +106,8 @@ def run(
             raise
         raise InputError(f"PySCF cannot run {xc!r}: {err}") from err
     found = None
-    if task == "optimize" and mf.converged:
-        mf, found = _optimize(mf, optimised, name)
+    if search and mf.converged:
+        mf, found = _optimize(mf, optimised, name, task == "ts")
         progress.cycles = 0
         mf = converge(mf)
     result = {
@@ -129,7 +130,7 @@ def run(
         result["novelty"] = novelty(mf)
     if task != "energy" and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
-    if task == "optimize" and mf.converged:
+    if search and mf.converged:
         result["geometry_converged"] = found
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
         result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
@@ -138,14 +139,18 @@ def run(
     return result
 
 
-def _optimize(mf: Any, out: Path, name: str) -> tuple[Any, bool]:
-    """The calculation at the minimum, written to `out`, and whether the minimum was reached."""
+def _optimize(mf: Any, out: Path, name: str, transition: bool) -> tuple[Any, bool]:
+    """The calculation at the minimum or transition state, written to `out`, and whether that was reached."""
 
     def step(envs: dict[str, Any]) -> None:
         print(f"  geometry: energy {envs['energy']:.9f} Eh, largest force {abs(envs['gradients']).max():.2e} Eh/Bohr")
 
-    mol, done = optimize(mf, step)
-    comment = f"{name} minimum (Angstrom)" if done else f"{name}: optimisation did NOT converge (Angstrom)"
+    mol, done = optimize(mf, step, transition)
+    comment = (
+        f"{name} {'transition state' if transition else 'minimum'} (Angstrom)"
+        if done
+        else f"{name}: optimisation did NOT converge (Angstrom)"
+    )
     write_atomic(out, _xyz_text(mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
     return mf.reset(mol), done
