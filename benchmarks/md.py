@@ -18,7 +18,7 @@ import numpy as np
 import pyscf
 from ase import Atoms, units
 from ase.io.trajectory import Trajectory
-from ase.md.velocitydistribution import Stationary, ZeroRotation
+from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 
 from mlxc import models
@@ -38,14 +38,13 @@ def drift(times: np.ndarray, energies: np.ndarray, natoms: int) -> tuple[float, 
 
 
 def started(path: Path, settings: dict[str, Any]) -> Atoms:
-    """The molecule with velocities of a Maxwell-Boltzmann distribution, neither moving nor turning as a whole."""
+    """The molecule with velocities of a Maxwell-Boltzmann distribution, at rest as a whole."""
     symbols, positions = zip(*read_xyz(path), strict=True)
     atoms = Atoms(symbols, positions)
     rng = np.random.default_rng(settings["seed"])
     spread = np.sqrt(atoms.get_masses() * units.kB * settings["temperature"])
     atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * spread[:, None])
     Stationary(atoms)
-    ZeroRotation(atoms)
     return atoms
 
 
