@@ -14,7 +14,6 @@ from mlxc.geometry import gradient_method, make_mole
 try:
     from ase import units
     from ase.calculators.calculator import Calculator, CalculatorSetupError, SCFError, all_changes
-    from ase.outputs import Properties, all_outputs
 except ImportError as err:
     raise InputError("mlxc.ase needs ASE: pip install 'mlxc[ase]'") from err
 
@@ -110,7 +109,3 @@ class MLXC(Calculator):
             self.mf = solve(last.reset(molecule), density)
         else:
             self.mf = solve(prepare(molecule, given["xc"], {k: given[k] for k in SETTINGS}))
-
-    def export_properties(self) -> Properties:
-        """ASE's, of the properties that ASE has a name for."""
-        return Properties({k: v for k, v in self.results.items() if k in all_outputs})

@@ -1,6 +1,7 @@
 """Drivers of PySCF and the programs of this repository that move atoms."""
 
 import json
+import logging
 import runpy
 from pathlib import Path
 
@@ -48,11 +49,12 @@ def test_minimum(xc):
 
 
 @pytest.mark.parametrize("xc", XC)
-def test_transition_state(xc, capfd):
+def test_transition_state(xc, capfd, monkeypatch):
     """Of H + H2: linear, as long on both sides, the energy falls along the way to H2 and rises when all stretches."""
     mol = gto.M(atom="H 0 0 0; H 0 0 0.93; H 0 0.02 1.87", basis="sto-3g", spin=1, verbose=0)
     mf = mlxc.KS(mol, xc).density_fit()
     mf.grids.level = 0
+    monkeypatch.setattr(logging.root, "handlers", [])  # as outside of pytest, which has some
     found, done = optimize(mf.run(), transition=True)
     assert done
     assert capfd.readouterr().err == ""  # nothing of geomeTRIC's log
