@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pyscf.data.nist import BOHR
 
-from mlxc.calculation import SETTINGS, check_names, ensemble, prepare, solve, uncertainty
+from mlxc.calculation import SETTINGS, check_names, ensemble, prepare, solve
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method, make_mole
 
@@ -53,6 +53,7 @@ class MLXC(Calculator):
     ignored_changes: ClassVar = frozenset({"cell"})
     discard_results_on_any_change = True
     mf: Any = None
+    results: dict[str, Any]
 
     def set(self, **kwargs: Any) -> dict[str, Any]:
         """Change parameters; returns those that have changed.  Raises NotPossible for a name that is none."""
@@ -88,8 +89,8 @@ class MLXC(Calculator):
         if "forces" in properties:
             # PySCF's Bohr, which the coordinates were converted with, and not ASE's
             self.results["forces"] = -gradient_method(mf).kernel() * (units.Hartree / BOHR)
-        if "energy_uncertainty" in properties and (energies := ensemble(mf)) is not None:
-            self.results["energy_uncertainty"] = uncertainty(mf, energies) * units.kcal / units.mol
+        if "energy_uncertainty" in properties and (found := ensemble(mf)):
+            self.results["energy_uncertainty"] = found[1] * units.kcal / units.mol
 
     def _solve(self) -> None:
         """Bring `mf` to self-consistency for the present atoms; None where that fails."""

@@ -63,13 +63,15 @@ def solve(mf: Any, dm0: Any = None) -> Any:
     return mf
 
 
-def ensemble(mf: Any) -> np.ndarray | None:
-    """Total energies (n,), Eh, of the members of the model that a converged calculation uses; None without members."""
+def ensemble(mf: Any) -> tuple[np.ndarray, float] | None:
+    """Total energies (n,), Eh, of the members of the model that a converged calculation uses, and how far the energy
+    is likely to be off, kcal/mol; None for a functional without members.
+    """
     functional = attached(mf)
-    members = models.load_members(functional.source) if functional is not None and functional.source else []
-    return ensemble_energies(mf, members) if members else None
-
-
-def uncertainty(mf: Any, energies: np.ndarray) -> float:
-    """kcal/mol, from what `ensemble` gives for this calculation."""
-    return uncertainty_kcal(energies, attached(mf).source)
+    if functional is None or functional.source is None:
+        return None
+    members = models.load_members(functional.source)
+    if not members:
+        return None
+    energies = ensemble_energies(mf, members)
+    return energies, uncertainty_kcal(energies, functional.source)

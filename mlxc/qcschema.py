@@ -14,7 +14,7 @@ from pyscf import lib
 from pyscf.data.nist import BOHR
 
 from mlxc import models
-from mlxc.calculation import ensemble, prepare, solve, uncertainty
+from mlxc.calculation import ensemble, prepare, solve
 from mlxc.domain import novelty
 from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.geometry import gradient_method, make_mole
@@ -99,13 +99,10 @@ def _properties(mf: Any) -> dict[str, Any]:
 
 
 def _extras(mf: Any, method: str) -> dict[str, Any]:
-    functional, energies = attached(mf), ensemble(mf)
-    extras = {"model": str(mf.xc), "model_sha256": models.sha256(method), "pyscf": pyscf.__version__}
-    if energies is not None:
-        extras |= {
-            "ensemble_energies_hartree": energies.tolist(),
-            "energy_uncertainty_kcal": uncertainty(mf, energies),
-        }
+    functional, found = attached(mf), ensemble(mf)
+    extras: dict[str, Any] = {"model": str(mf.xc), "model_sha256": models.sha256(method), "pyscf": pyscf.__version__}
+    if found:
+        extras |= {"ensemble_energies_hartree": found[0].tolist(), "energy_uncertainty_kcal": found[1]}
     if functional is not None and functional.domain:
         extras["novelty"] = novelty(mf)
     return extras
