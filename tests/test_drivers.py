@@ -14,7 +14,7 @@ from mlxc.cli import main
 from mlxc.errors import InputError
 from mlxc.geometry import gradient_method, optimize
 
-XC = ("mlxc-lh2-d4", "mlxc-mgga1")
+XC = ("mlxc-lh3-d4", "mlxc-mgga1")
 
 
 def h2(xc, length):
