@@ -5,7 +5,8 @@ mlxc.attach(mf, xc)      the same for an object that exists
 mlxc.polarizability(mf)  of a converged object, with any functional
 mlxc.ensemble_energies(mf)   of all members of a model's ensemble
 mlxc.novelty(mf)         in what its molecule is unlike those that the model was trained on
-mlxc.load(name)          a shipped model or a model folder as a torch module
+mlxc.load(name)          a shipped model, a model folder or FILE.fun as a torch module
+mlxc.export(functional, path)   a semilocal functional as TorchScript, for other programs
 """
 
 from mlxc.domain import novelty
@@ -13,6 +14,9 @@ from mlxc.ensemble import ensemble_energies
 from mlxc.models import load
 from mlxc.properties import polarizability
 from mlxc.scf import KS, attach, converge
+from mlxc.torchscript import export
 from mlxc.version import __version__
 
-__all__ = ["KS", "__version__", "attach", "converge", "ensemble_energies", "load", "novelty", "polarizability"]
+__all__ = [
+    "KS", "__version__", "attach", "converge", "ensemble_energies", "export", "load", "novelty", "polarizability",
+]  # fmt: skip

@@ -164,13 +164,23 @@ class _Polynomial(torch.autograd.Function):
         return grad * _Polynomial.apply(x, derivative), None
 
 
+def _polynomial(x: torch.Tensor, coefficients: tuple[float, ...]) -> torch.Tensor:
+    """sum_i c_i x^i, while torch records it (mlxc.torchscript) in operations of its own."""
+    if not torch.jit.is_tracing():
+        return _Polynomial.apply(x, coefficients)
+    value = coefficients[-1] * x + coefficients[-2]
+    for c in coefficients[-3::-1]:
+        value = value * x + c
+    return value
+
+
 def _r2scan_switch(alpha: torch.Tensor, poly: tuple, c1: float, c2: float, d: float) -> torch.Tensor:
     """The interpolation f(alpha) between the single-orbital and the slowly varying limit, in three pieces."""
     low, high = alpha.clamp(max=0.0), alpha.clamp(min=2.5)
     middle = alpha.clamp(0.0, 2.5)
     left = torch.exp(-c1 * low / (1 - low))
     right = -d * torch.exp(c2 / (1 - high))
-    return torch.where(alpha < 0, left, torch.where(alpha > 2.5, right, _Polynomial.apply(middle, poly)))
+    return torch.where(alpha < 0, left, torch.where(alpha > 2.5, right, _polynomial(middle, poly)))
 
 
 def r2scan_enhancement(x: Channel) -> torch.Tensor:

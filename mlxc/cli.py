@@ -68,9 +68,15 @@ def _bench(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     import json
 
-    from mlxc import models
+    from mlxc import models, torchscript
+    from mlxc.errors import InputError
 
-    if args.name:
+    if args.export:
+        functional = models.resolve(args.name or "default")
+        if functional is None:
+            raise InputError(f"{args.name} is one of libxc: other programs have it from there")
+        print(f"{args.export}: SHA-256 {torchscript.export(functional, args.export)}")
+    elif args.name:
         print(json.dumps(models.describe(args.name), indent=2))
     else:
         for base in models.names():
@@ -208,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.set_defaults(action=_bench)
     show = commands.add_parser("models", help="the shipped models, or one model's card")
     show.add_argument("name", nargs="?")
+    show.add_argument("--export", type=Path, metavar="FILE.fun", help="write it as TorchScript, for GauXC and others")
     show.set_defaults(action=_models)
     reference = commands.add_parser("reference", help="reference densities and energies")
     actions = reference.add_subparsers(dest="action_name", required=True)

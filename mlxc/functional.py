@@ -31,8 +31,9 @@ class Functional(torch.nn.Module):
     disp: str | None = None
     #: What it keeps of the molecules that it was trained on (mlxc.domain).
     domain: dict[str, Any] | None = None
-    #: Folder of the model that this one was loaded from.
+    #: Folder of the model that this one was loaded from, and the hash of its weights or of its file.
     source: Path | None = None
+    sha256: str | None = None
 
     @property
     def separable(self) -> bool:

@@ -7,6 +7,7 @@ restricted, unrestricted and generalised alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations_with_replacement, product
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,11 @@ def semilocal_variables(functional: Functional, rho: np.ndarray, spin: int) -> t
     return variables(rho, spin, functional.xctype)
 
 
-def _block_derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) -> torch.Tensor:
+def _block_derivatives(energy: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, deriv: int) -> torch.Tensor:
     """Energy per volume and its unique partial derivatives up to `deriv`, one row each, (rows, G)."""
     x = x.clone().requires_grad_(deriv > 0)
     nvar = len(x)
-    level: dict[tuple[int, ...], torch.Tensor] = {(): functional.energy_density(features_of(x, spin))}
+    level: dict[tuple[int, ...], torch.Tensor] = {(): energy(x)}
     rows = [level[()].detach()]
     for order in range(1, deriv + 1):
         last = order == deriv
@@ -110,13 +111,20 @@ def derivatives(functional: Functional, x: torch.Tensor, spin: int, deriv: int) 
     Rows are in lexicographic order of the variables, order by order (what PySCF calls the xcfun order).
     Raises InputError for deriv > 3.
     """
+    n = x[: 1 + spin].clamp(min=0).sum(0)
+    return derivatives_of(lambda b: functional.energy_density(features_of(b, spin)), x, n, deriv)
+
+
+def derivatives_of(
+    energy: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, n: torch.Tensor, deriv: int
+) -> np.ndarray:
+    """As `derivatives`, of an energy per volume as a function of any variables x (nvar, G); n (G,): total density."""
     if not 0 <= deriv <= MAX_DERIV:
         raise InputError(f"derivatives of order 0 to {MAX_DERIV} are available, not {deriv}")
     # Higher orders keep every intermediate of the lower ones.
     blocks = x.split(BLOCK // 4 ** max(deriv - 1, 0), dim=1)
     with torch.set_grad_enabled(deriv > 0):
-        out = torch.cat([_block_derivatives(functional, b, spin, deriv) for b in blocks], dim=1)
-    n = x[: 1 + spin].clamp(min=0).sum(0)
+        out = torch.cat([_block_derivatives(energy, b, deriv) for b in blocks], dim=1)
     out[0] = torch.where(n > 0, out[0] / torch.where(n > 0, n, 1.0), 0.0)
     return out.numpy()
 
@@ -267,4 +275,4 @@ class Backend:
         return False
 
 
-__all__ = ["Backend", "Label", "derivatives", "eval_xc", "features_of", "variables"]
+__all__ = ["Backend", "Label", "derivatives", "derivatives_of", "eval_xc", "features_of", "variables"]

@@ -26,6 +26,7 @@ from mlxc.numint import Backend, Label
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.ongrid import attached
 from mlxc.response import Response
+from mlxc.scripted import ScriptFunctional
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
 #: atoms and small radicals, whose degenerate orbitals are the hard cases, converge in fewer cycles with it.
@@ -236,6 +237,10 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         for name in [k for k in vars(ni) if callable(getattr(type(ni), k, None))]:
             delattr(ni, name)  # a method that define_xc_ has replaced
         ni.libxc = libxc if functional is None else Backend(functional)
+        if isinstance(functional, ScriptFunctional):
+            if isinstance(mf, ghf.GHF | dhf.DHF):
+                raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
+            ni.eval_xc_eff = functional.eval_xc_eff
     mf.xc = xc if functional is None else Label(functional.name)
     mf._numint = ni
     if mf.DIIS is CDIIS:

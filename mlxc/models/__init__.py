@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from pyscf.dft import libxc
 
+from mlxc import scripted
 from mlxc.errors import ModelFileError, UnknownFunctionalError
 from mlxc.files import write_atomic
 from mlxc.functional import Functional
@@ -53,8 +54,8 @@ def _folder(name: str | os.PathLike) -> Path | None:
 
 
 def exists(name: str | os.PathLike) -> bool:
-    """Whether `name` is "default", a shipped model or a model folder, or one of these and "-d4"."""
-    return _folder(_split(name)[0]) is not None
+    """Whether `name` is "default", a shipped model or a model folder, or one of these and "-d4", or FILE.fun."""
+    return scripted.names_script(name) or _folder(_split(name)[0]) is not None
 
 
 def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
@@ -87,9 +88,9 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
 def describe(name: str | os.PathLike = "default") -> dict[str, Any]:
     """The contents of a model's `model.json`, and `disp`, PySCF's `mf.disp`, for a name with "-d4".
 
-    Raises UnknownFunctionalError, ModelFileError.
+    Of FILE.fun@SHA256 what `mlxc.scripted.describe` says.  Raises UnknownFunctionalError, ModelFileError.
     """
-    return _open(name)[1]
+    return scripted.describe(name) if scripted.names_script(name) else _open(name)[1]
 
 
 def sha256(xc: str | os.PathLike) -> str | None:
@@ -97,17 +98,21 @@ def sha256(xc: str | os.PathLike) -> str | None:
     return describe(xc)["sha256"] if exists(xc) else None
 
 
-def load(name: str | os.PathLike = "default") -> Functional:
+def load(name: str | os.PathLike = "default", sha256: str | None = None) -> Functional:
     """A model by name or folder, its weights checked against their hash; with "-d4" at the end, with dispersion.
 
-    Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder.
+    FILE.fun is a functional in TorchScript (`mlxc.scripted.load`), whose hash has to be given: that is code.
+    Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder, and
+    InputError for FILE.fun without its hash.
     """
+    if scripted.names_script(name):
+        return scripted.load(name, sha256)
     folder, info = _open(name)
     path = folder / "weights.safetensors"
     weights = _weights(path, info.get("sha256"))
     try:
         functional = _made(info, weights)
-        functional.source = folder
+        functional.source, functional.sha256 = folder, info["sha256"]
         functional.disp, functional.domain = info.get("disp"), info.get("domain")
         return functional
     except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
@@ -140,6 +145,8 @@ def _made(info: dict[str, Any], weights: dict[str, torch.Tensor]) -> Functional:
 
 def load_members(name: str | os.PathLike = "default") -> list[Functional]:
     """The members of a model's ensemble, none where it has none.  Raises as `load`."""
+    if scripted.names_script(name):
+        return []
     folder, info = _open(name)
     if "members" not in info:
         return []
@@ -154,7 +161,7 @@ def load_members(name: str | os.PathLike = "default") -> list[Functional]:
 
 
 def resolve(xc: str | Functional) -> Functional | None:
-    """The functional that `xc` names: itself, one of FIXED_FORMS, a model or its folder; None for a name of libxc.
+    """The functional that `xc` names: itself, one of FIXED_FORMS, a model, its folder or file; None for one of libxc.
 
     Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
     """
