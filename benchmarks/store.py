@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError
 from mlxc.files import make_folder, write_atomic
 
 
@@ -27,8 +28,11 @@ def pack(folders: Iterable[Path], out: Path) -> int:
     lines = dict(_read(out)) if out.exists() else {}
     for folder in folders:
         for path in (folder / "species").glob("*.json"):
-            content = json.loads(path.read_text())
-            content.pop("id", None)
+            try:
+                content = json.loads(path.read_text())
+                content.pop("id", None)
+            except UNREADABLE as err:
+                raise InputError(f"cannot read {path} ({err}): remove it, mlxc bench computes it again") from err
             lines[path.name] = content
     text = "".join(json.dumps({"file": k, **lines[k]}) + "\n" for k in sorted(lines))
     write_atomic(out, gzip.compress(text.encode(), mtime=0))
@@ -49,7 +53,7 @@ def _read(file: Path) -> list[tuple[str, dict]]:
     try:
         lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
         return [(Path(line.pop("file")).name, line) for line in lines]
-    except (OSError, EOFError, ValueError, LookupError, AttributeError) as err:
+    except (zlib.error, *UNREADABLE) as err:
         raise InputError(f"cannot read {file}: {err}") from err
 
 

@@ -134,7 +134,6 @@ def _reference_verify(args: argparse.Namespace) -> int:
 
 
 def _reference_import(args: argparse.Namespace) -> int:
-    from mlxc.errors import InputError
     from mlxc.reference.folders import read_benchmark, write_folder
 
     systems, reactions = read_benchmark(args.folder)
@@ -142,10 +141,7 @@ def _reference_import(args: argparse.Namespace) -> int:
         rows = [r for r in reactions if r.set == name]
         print(f"{name:14s} {len(rows):5d} reactions of {len({i for r in rows for i in r.stoichiometry}):5d} systems")
     if args.out:
-        try:
-            write_folder(args.out, systems, reactions)
-        except OSError as err:
-            raise InputError(f"cannot write {args.out}: {err.strerror}") from err
+        write_folder(args.out, systems, reactions)
         print(f"{args.out}: {len(systems)} systems, {len(reactions)} reactions")
     return 0
 
@@ -245,6 +241,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.action(args)
     except MlxcError as err:
+        print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
+        return 2
+    except OSError as err:  # of the disk or the system, where a library meets it: temporary files of integrals
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -28,5 +28,8 @@ class ReferenceFileError(MlxcError):
     """A file of reference data is unreadable, truncated, altered, or of another format."""
 
 
+#: What reading a file can break off with: bytes that no parser of JSON, TOML, HDF5 or tensors knows, values of another
+#: type, of another size, nested too deeply (RecursionError is a RuntimeError).
+UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a calculation can break off with: numbers that are not finite (numpy, scipy), memory, PySCF's own checks.
 BREAKS = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)

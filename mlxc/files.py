@@ -9,10 +9,16 @@ from mlxc.errors import InputError
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file under another name beside it, then rename it.  Raises OSError."""
+    """Write a file under another name beside it, then rename it.  Raises InputError, and then leaves nothing."""
     partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    try:
+        try:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}; what was there before is kept") from err
 
 
 def make_folder(folder: Path) -> None:

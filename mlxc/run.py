@@ -55,10 +55,7 @@ def check_writable(path: Path) -> None:
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """Write the result; the file appears complete.  Raises InputError where that fails."""
-    try:
-        write_atomic(path, json.dumps(result, indent=2) + "\n")
-    except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}") from err
+    write_atomic(path, json.dumps(result, indent=2) + "\n")
 
 
 def _xyz_text(mol: Any, comment: str) -> str:

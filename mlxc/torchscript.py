@@ -106,10 +106,7 @@ def export(functional: Functional, path: str | os.PathLike) -> str:
     content = _reproducible(archive.getvalue())
     if not _same(module, opened(content)[0]):
         raise InputError(f"{name} cannot be exported: it does more than torch can record, as functionals of libxc do")
-    try:
-        write_atomic(Path(path), content)
-    except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}") from err
+    write_atomic(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
 

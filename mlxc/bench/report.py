@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mlxc.bench.statistics import GMTKN55
-from mlxc.errors import InputError
 from mlxc.files import write_atomic
 from mlxc.page import page, svg
 
@@ -212,9 +211,6 @@ def write(out: Path, report: Report, times: Times) -> list[Path]:
         "timings.json": json.dumps(times, indent=1) + "\n",
         "report.html": html(report, times),
     }
-    try:
-        for name, content in contents.items():
-            write_atomic(out / name, content)
-    except OSError as err:
-        raise InputError(f"cannot write the report into {out}: {err.strerror}") from err
+    for name, content in contents.items():
+        write_atomic(out / name, content)
     return [out / name for name in contents]

@@ -23,7 +23,7 @@ from mlxc.bench.ladder import climb, settled
 from mlxc.bench.protocol import Protocol
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
-from mlxc.errors import BREAKS, InputError, MlxcError
+from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
 from mlxc.files import write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.properties import highest_occupied
@@ -101,17 +101,14 @@ class Species:
         try:
             content = json.loads(self.path(folder).read_text())
             complete = content["of"] == self.identity and content["more"].items() >= self.more.items()
-            return content["result"] if complete else None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return content["result"] if complete and isinstance(content["result"]["converged"], bool) else None
+        except UNREADABLE:
             return None
 
     def store(self, folder: Path, result: Result) -> None:
         """Write the file of a result.  Raises InputError where that is not possible."""
         content = {"of": self.identity, "more": self.more, "id": self.system.id, "result": result}
-        try:
-            write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
-        except OSError as err:
-            raise InputError(f"cannot write {folder}: {err.strerror}; start again, what is there is kept") from err
+        write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
 
 
 def compute(species: Species, threads: int | None = None) -> Result:

@@ -27,7 +27,7 @@ from mlxc.constraints import (
 from mlxc.constraints.condition import Condition
 from mlxc.constraints.report import html, table
 from mlxc.constraints.subject import Subject
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError
 from mlxc.files import make_folder, write_atomic
 from mlxc.version import __version__
 
@@ -80,8 +80,10 @@ class Outcomes:
             return None
         try:
             content = json.loads(self._path(condition).read_text())
-            return content["outcome"] if content["of"] == self.identity else None
-        except (OSError, ValueError, LookupError, TypeError):
+            outcome = content["outcome"]
+            complete = content["of"] == self.identity and outcome.keys() >= condition.unasked().keys()
+            return outcome if complete else None
+        except UNREADABLE:
             return None
 
     def measure(self, condition: Condition) -> None:

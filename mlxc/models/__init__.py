@@ -22,8 +22,8 @@ import torch
 from pyscf.dft import libxc
 
 from mlxc import scripted
-from mlxc.errors import ModelFileError, UnknownFunctionalError
-from mlxc.files import write_atomic
+from mlxc.errors import UNREADABLE, ModelFileError, UnknownFunctionalError
+from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
 from mlxc.localhybrid import FIXED_FORMS
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
@@ -32,6 +32,11 @@ DEFAULT = "mlxc-lh3-d4"
 FORMAT = 1
 FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent
+#: What is in `model.json`, where it is there.
+_TYPES: dict[str, type] = {
+    "name": str, "family": str, "config": dict, "sha256": str, "card": dict, "domain": dict, "members": dict,
+    "uncertainty_scale": float,
+}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -48,7 +53,7 @@ def _split(name: str | os.PathLike) -> tuple[str | os.PathLike, bool]:
 
 def _folder(name: str | os.PathLike) -> Path | None:
     for folder in (_HERE / os.fspath(name), Path(name)):
-        if (folder / "model.json").is_file():
+        if os.path.isfile(folder / "model.json"):  # Path's own breaks off at names that are too long for a file
             return folder
     return None
 
@@ -61,7 +66,7 @@ def exists(name: str | os.PathLike) -> bool:
 def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     name, with_d4 = _split(name)
     folder = _folder(name)
-    if folder is None and Path(name).is_dir():
+    if folder is None and os.path.isdir(name):
         raise ModelFileError(f"{Path(name)} is no model folder: it has no model.json")
     if folder is None:
         raise UnknownFunctionalError(
@@ -69,9 +74,11 @@ def _open(name: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         )
     try:
         info = json.loads((folder / "model.json").read_text())
-    except (OSError, ValueError) as err:
+    except UNREADABLE as err:
         raise ModelFileError(f"{folder / 'model.json'} is damaged ({err}): install the model again") from err
-    if not isinstance(info, dict) or not {"name", "config", "sha256"} <= info.keys():
+    if not isinstance(info, dict) or any(not isinstance(info.get(k, t()), t) for k, t in _TYPES.items()):
+        raise ModelFileError(f"{folder / 'model.json'} is not a model's description: install the model again")
+    if not {"name", "config", "sha256"} <= info.keys():
         raise ModelFileError(f"{folder / 'model.json'} is not a model's description: install the model again")
     if info.get("format") != FORMAT or info.get("family") not in FAMILIES:
         raise ModelFileError(
@@ -115,7 +122,7 @@ def load(name: str | os.PathLike = "default", sha256: str | None = None) -> Func
         functional.source, functional.sha256 = folder, info["sha256"]
         functional.disp, functional.domain = info.get("disp"), info.get("domain")
         return functional
-    except (RuntimeError, ArithmeticError, LookupError, TypeError, ValueError) as err:
+    except UNREADABLE as err:
         raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err
 
 
@@ -123,13 +130,17 @@ def _weights(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
     """The tensors of a file that has this hash.  Raises ModelFileError."""
     try:
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() == sha256:
-            return safetensors.torch.load(content)
     except OSError as err:
         raise ModelFileError(f"cannot read {path} ({err.strerror}): install the model again") from err
-    except safetensors.SafetensorError as err:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one in model.json; install the model again")
+    try:
+        weights = safetensors.torch.load(content)
+        if not all(torch.isfinite(w).all() for w in weights.values()):
+            raise ValueError("numbers that are not finite")
+        return weights
+    except (safetensors.SafetensorError, *UNREADABLE) as err:
         raise ModelFileError(f"{path} does not fit model.json ({err!r}): install the model again") from err
-    raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one in model.json; install the model again")
 
 
 def _made(info: dict[str, Any], weights: dict[str, torch.Tensor]) -> Functional:
@@ -156,7 +167,7 @@ def load_members(name: str | os.PathLike = "default") -> list[Functional]:
         return [
             _made(info, {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}.")}) for i in numbers
         ]
-    except (RuntimeError, LookupError, TypeError, ValueError) as err:
+    except UNREADABLE as err:
         raise ModelFileError(f"the ensemble of {folder} does not fit model.json ({err!r}): install it again") from err
 
 
@@ -186,8 +197,11 @@ def resolve(xc: str | Functional) -> Functional | None:
 
 
 def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members: Sequence[NeuralMetaGGA] = ()) -> None:
-    """Write a model folder, with the members of its ensemble; each file appears complete, model.json last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder, with the members of its ensemble; each file appears complete, model.json last.
+
+    Raises InputError where it cannot be written.
+    """
+    make_folder(folder)
     family = next(k for k, v in FAMILIES.items() if type(functional) is v)
     content = safetensors.torch.save(functional.state_dict())
     info = {

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from mlxc.errors import InputError
-from mlxc.files import write_atomic
+from mlxc.errors import UNREADABLE, InputError
+from mlxc.files import make_folder, write_atomic
 from mlxc.reference.benchmark import Property, Reaction, System, faults, make_system
 from mlxc.reference.gmtkn55 import is_gmtkn55, read_gmtkn55
 
@@ -33,22 +33,35 @@ def _rows(path: Path, convert: Callable[[dict], T]) -> list[T]:
         if line.strip():
             try:
                 out.append(convert(json.loads(line)))
-            except (AttributeError, LookupError, TypeError, ValueError) as err:
+            except UNREADABLE as err:
                 raise InputError(f"{path}, line {number} is not a row as expected: {err!r}") from err
     return out
 
 
+def _texts(row: dict, *keys: str) -> list[str]:
+    """The values of these keys.  TypeError where one is no text."""
+    values = [row[k] for k in keys]
+    if not all(isinstance(v, str) for v in values):
+        raise TypeError(f"{', '.join(keys)} have to be texts")
+    return values
+
+
 def _system(row: dict) -> System:
+    (name,) = _texts(row, "id")
+    if not all(isinstance(s, str) for s in row["symbols"]):
+        raise TypeError("symbols have to be texts")
     coords = [(float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"]]
     charge, multiplicity = int(row["charge"]), int(row["multiplicity"])
-    given = row.get("nheavy"), row.get("graph_key")
-    return make_system(row["id"], charge, multiplicity, row["symbols"], coords, *given)
+    nheavy, key = row.get("nheavy"), row.get("graph_key")
+    given = None if nheavy is None else int(nheavy), None if key is None else str(key)
+    return make_system(name, charge, multiplicity, row["symbols"], coords, *given)
 
 
 def _reaction(row: dict) -> Reaction:
     stoichiometry = {str(k): int(c) for k, c in row["stoichiometry"].items()}
-    seen = row.get("seen_in_training", False)
-    return Reaction(row["set"], row["name"], stoichiometry, float(row["ref_kcal"]), row["role"], seen)
+    seen = bool(row.get("seen_in_training", False))
+    of, name, role = _texts(row, "set", "name", "role")
+    return Reaction(of, name, stoichiometry, float(row["ref_kcal"]), role, seen)
 
 
 def read_systems(folder: Path) -> dict[str, System]:
@@ -93,8 +106,8 @@ def read_benchmark(folder: Path) -> tuple[dict[str, System], list[Reaction]]:
 
 
 def write_folder(folder: Path, systems: dict[str, System], reactions: list[Reaction]) -> None:
-    """Write both files of a benchmark folder; each appears complete, `reactions.jsonl` last.  Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files of a benchmark folder; each appears complete, `reactions.jsonl` last.  Raises InputError."""
+    make_folder(folder)
     lines = []
     for s in systems.values():
         row = {**vars(s), "coords_angstrom": s.coords}

@@ -11,8 +11,11 @@ Goerigk, Hansen, Bauer, Ehrlich, Najibi, Grimme, Phys. Chem. Chem. Phys. 19, 321
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice, product
 from pathlib import Path
 
 from mlxc.errors import InputError
@@ -44,13 +47,11 @@ def _text(path: Path) -> str:
         raise InputError(f"cannot read {path}: {err.strerror}") from err
 
 
-def expanded(word: str) -> list[str]:
-    """The words that the shell makes of one with groups in braces, `a{b,c}` -> ab, ac."""
-    group = re.search(r"\{([^{}]*)\}", word)
-    if group is None:
-        return [word]
-    before, after = word[: group.start()], word[group.end() :]
-    return [w for choice in group[1].split(",") for w in expanded(before + choice + after)]
+def expanded(word: str) -> Iterator[str]:
+    """The words that the shell makes of one with groups in braces, `a{b,c}` -> ab, ac; they may be very many."""
+    parts = re.split(r"\{([^{}]*)\}", word)
+    choices = (part.split(",") if k % 2 else [part] for k, part in enumerate(parts))
+    return map("".join, product(*choices))
 
 
 def read_gmtkn55(folder: Path) -> tuple[dict[str, System], list[Reaction]]:
@@ -70,10 +71,15 @@ def read_gmtkn55(folder: Path) -> tuple[dict[str, System], list[Reaction]]:
             found = _REACTION.match(code)
             if found is None:
                 raise InputError(f"{where}: expected '$tmer SPECIES x COEFFICIENTS $w REFERENCE', got {code!r}")
-            species = [w.removesuffix("/$f") for part in found["species"].split() for w in expanded(part)]
-            coefficients = [int(c) for c in found["coefficients"].split()]
+            try:
+                coefficients = [int(c) for c in found["coefficients"].split()]
+            except ValueError as err:
+                raise InputError(f"{where}: {err}") from err
+            words = chain.from_iterable(expanded(part) for part in found["species"].split())
+            species = [w.removesuffix("/$f") for w in islice(words, len(coefficients) + 1)]
             if len(species) != len(coefficients):
-                raise InputError(f"{where}: {len(species)} species and {len(coefficients)} coefficients")
+                more = "more" if len(species) > len(coefficients) else "fewer"
+                raise InputError(f"{where}: {len(coefficients)} coefficients and {more} species")
             sides: Counter[str] = Counter()
             for s, c in zip(species, coefficients, strict=True):
                 sides[f"{home.name}/{s}"] += c
@@ -96,14 +102,17 @@ def _read_system(home: Path, name: str) -> System:
     folder = home / name
     charge, unpaired = (_number(folder / file) for file in (".CHRG", ".UHF"))
     xyz = folder / "struc.xyz"
-    atoms = read_xyz(xyz) if xyz.exists() else _read_coord(folder / "coord")
-    symbols, coords = zip(*atoms, strict=True)
-    return make_system(f"{home.name}/{name}", charge, unpaired + 1, symbols, coords)
+    atoms = read_xyz(xyz) if os.path.exists(xyz) else _read_coord(folder / "coord")
+    try:
+        symbols, coords = zip(*atoms, strict=True)
+        return make_system(f"{home.name}/{name}", charge, unpaired + 1, symbols, coords)
+    except ValueError as err:  # no atom, or one of no element
+        raise InputError(f"{folder}: its geometry cannot be used: {err}") from err
 
 
 def _number(path: Path) -> int:
     """The integer in a file; 0 where there is none."""
-    if not path.exists():
+    if not os.path.exists(path):  # Path's own breaks off at names that are too long for a file
         return 0
     try:
         return int(_text(path).split()[0])
@@ -113,7 +122,7 @@ def _number(path: Path) -> int:
 
 def _read_coord(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
     """Atoms (symbol, Angstrom) of Turbomole's file of coordinates."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path.parent} has neither struc.xyz nor coord")
     try:
         from ase.io.turbomole import read_turbomole

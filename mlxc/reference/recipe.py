@@ -35,7 +35,7 @@ from typing import Any
 
 from pyscf.data.elements import ELEMENTS
 
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError
 from mlxc.geometry import count_electrons, spin_is_possible
 from mlxc.reference.methods import METHODS
 from mlxc.reference.task import Task
@@ -85,7 +85,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         content = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+    except UNREADABLE as err:
         raise InputError(f"cannot read the recipe {path}: {err}") from err
     _checked(content, "recipe", path)
     if not content.get("system") or "density" not in content:

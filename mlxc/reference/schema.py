@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from pyscf import gto, lib
 
-from mlxc.errors import ReferenceFileError
+from mlxc.errors import UNREADABLE, ReferenceFileError
 from mlxc.geometry import count_electrons
 
 CONVERGED = "converged"
@@ -119,10 +119,11 @@ class Reference:
     @classmethod
     def load(cls, group: h5py.Group) -> Reference:
         """Read the group of a system.  Raises ReferenceFileError where it is damaged."""
-        name = group.name.rsplit("/", 1)[-1]
+        name = "?"
         try:
+            name = group.name.rsplit("/", 1)[-1]
             if digest(group) != group.attrs["digest"]:
-                raise ReferenceFileError(f"{group.file.filename}: system {name} does not match its digest")
+                raise ReferenceFileError(f"system {name} does not match its digest")
             attributes = {k: group.attrs[k].item() for k in ("charge", "spin", "frozen")}
             attributes |= {k: str(group.attrs[k]) for k in ("method", "outcome")}
             attributes |= {k: json.loads(group.attrs[k]) for k in ("diagnostics", "provenance")}
@@ -131,10 +132,10 @@ class Reference:
             if "dm1" in group:
                 spins = lib.unpack_tril(group["dm1"][()])
                 arrays["dm1"] = np.array([spins[0], spins[-1]])
-        except (KeyError, OSError, ValueError, AttributeError) as err:
-            raise ReferenceFileError(f"{group.file.filename}: system {name} cannot be read ({err})") from err
-        texts["symbols"] = tuple(texts["symbols"])
-        return cls(name=name, **attributes, **texts, **arrays)
+            texts["symbols"] = tuple(texts["symbols"])
+            return cls(name=name, **attributes, **texts, **arrays)
+        except UNREADABLE as err:
+            raise ReferenceFileError(f"system {name} cannot be read ({err})") from err
 
 
 def digest(group: h5py.Group) -> str:

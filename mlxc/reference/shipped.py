@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mlxc.errors import InputError, ReferenceFileError
+from mlxc.errors import UNREADABLE, InputError, ReferenceFileError
 from mlxc.files import write_atomic
 from mlxc.reference import store
 from mlxc.reference.recipe import read_recipe
@@ -39,7 +39,7 @@ def manifest() -> dict[str, dict[str, Any]]:
     path = folder() / "manifest.json"
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as err:
+    except UNREADABLE as err:
         raise ReferenceFileError(f"{path} is damaged ({err}): install mlxc again") from err
 
 

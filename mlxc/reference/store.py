@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 
-from mlxc.errors import ReferenceFileError
+from mlxc.errors import UNREADABLE, ReferenceFileError
 from mlxc.files import write_atomic
 from mlxc.reference.schema import Reference
 
@@ -49,8 +49,11 @@ def unpacked(content: bytes, name: str) -> tuple[dict[str, Reference], str]:
     body = content[BLOCK:]
     if content[:BLOCK] != _header(body):
         raise ReferenceFileError(f"{name} is damaged ({_extent(content)}): fetch or build it again")
-    with h5py.File(io.BytesIO(content)) as f:
-        return {key: Reference.load(group) for key, group in f["systems"].items()}, f.attrs["description"]
+    try:
+        with h5py.File(io.BytesIO(content)) as f:
+            return {key: Reference.load(group) for key, group in f["systems"].items()}, str(f.attrs["description"])
+    except (ReferenceFileError, *UNREADABLE) as err:
+        raise ReferenceFileError(f"{name} holds no references that can be read: {err}") from err
 
 
 def _extent(content: bytes) -> str:
@@ -69,7 +72,7 @@ def _extent(content: bytes) -> str:
 
 
 def write(path: Path | str, references: Iterable[Reference], description: str = "") -> None:
-    """Write a file of references; it appears complete or not at all.  Raises OSError."""
+    """Write a file of references; it appears complete or not at all.  Raises InputError."""
     write_atomic(Path(path), packed(references, description))
 
 

@@ -9,8 +9,8 @@ A file appears only when it is complete; a killed run resumes where it stopped.
 from __future__ import annotations
 
 import argparse
+import io
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -26,8 +26,9 @@ from pyscf.scf.addons import project_dm_nr2nr
 
 from mlxc import models
 from mlxc.analytic import R2SCAN
-from mlxc.errors import InputError
-from mlxc.files import make_folder
+from mlxc.errors import UNREADABLE, InputError
+from mlxc.features import Features
+from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
 from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.reference.benchmark import System, select
@@ -96,8 +97,8 @@ def write(path: Path, system: System, settings: Data) -> bool:
     features, weights = features_on_grid(mf, spin_densities(mf))
     with torch.no_grad():
         exc_r2scan = float(torch.from_numpy(weights) @ R2SCAN()(features))
-    partial = path.with_suffix(f".tmp{os.getpid()}")
-    with h5py.File(partial, "w") as f:
+    image = io.BytesIO()
+    with h5py.File(image, "w") as f:
         for name in ("rho", "sigma", "tau", "ex"):
             f[name] = getattr(features, name).numpy()
         f["weights"] = weights
@@ -112,8 +113,32 @@ def write(path: Path, system: System, settings: Data) -> bool:
             converged=converged,
             wall_s=time.perf_counter() - start,
         )
-    partial.rename(path)
+    write_atomic(path, image.getvalue())
     return converged
+
+
+def damaged(path: Path, err: BaseException) -> InputError:
+    """What to raise for a file that cannot be read."""
+    return InputError(f"{path} is damaged ({err}): remove it, and it is computed again")
+
+
+def attribute(path: Path, name: str) -> Any:
+    """One of the numbers and names beside the features in a file.  Raises InputError where it is damaged."""
+    try:
+        with h5py.File(path) as f:
+            return f.attrs[name]
+    except UNREADABLE as err:
+        raise damaged(path, err) from err
+
+
+def read_molecule(path: Path) -> tuple[Features, torch.Tensor]:
+    """Features and weights (G,) on the grid of a cached molecule.  Raises InputError where the file is damaged."""
+    try:
+        with h5py.File(path) as f:
+            features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau", "ex")))
+            return features, torch.from_numpy(f["weights"][:])
+    except UNREADABLE as err:
+        raise damaged(path, err) from err
 
 
 def cache_of(settings: Data) -> Path:
@@ -131,8 +156,7 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
     for k, system in enumerate(species):
         path = cache / f"{system.key}.h5"
         if path.exists():
-            with h5py.File(path) as f:
-                found = [f.attrs.get(k) for k in ("densities", "basis", "grid_level", "limit_basis")]
+            found = [attribute(path, k) for k in ("densities", "basis", "grid_level", "limit_basis")]
             if found != [densities, settings.basis, settings.grid_level, settings.limit_basis]:
                 raise InputError(
                     f"{path} is of another functional, basis or grid: give these settings a cache of their own"

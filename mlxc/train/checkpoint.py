@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from mlxc.errors import ModelFileError
+from mlxc.errors import UNREADABLE, ModelFileError
 from mlxc.files import write_atomic
 
 _INDEX = "checkpoint.json"
@@ -69,5 +69,5 @@ def read(folder: Path) -> dict[str, Any]:
         if hashlib.sha256(content).hexdigest() != index["sha256"]:
             raise ValueError("its SHA-256 is another")
         return restore(index["state"], safetensors.torch.load(content))
-    except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError) as err:
+    except (safetensors.SafetensorError, *UNREADABLE) as err:
         raise ModelFileError(f"the checkpoint in {folder} is damaged ({err}): train anew without --resume") from err

@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError
 from mlxc.models import FAMILIES
 
 
@@ -119,7 +119,7 @@ def read_config(path: Path) -> Config:
     """Read a training configuration.  Raises InputError, which names the key, for anything that cannot be meant."""
     try:
         content = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+    except UNREADABLE as err:
         raise InputError(f"cannot read the configuration {path}: {err}") from err
     config = from_table(content, path)
     here = Path(path).parent

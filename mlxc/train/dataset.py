@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from pyscf.data import elements
@@ -22,7 +21,7 @@ from mlxc.functional import Functional
 from mlxc.reference import Reference, shipped, store
 from mlxc.reference.benchmark import Reaction, System, select, system_of
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.train.cache import ELEMENTS
+from mlxc.train.cache import ELEMENTS, attribute, read_molecule
 from mlxc.train.config import Data
 from mlxc.units import KCAL
 
@@ -35,13 +34,6 @@ ATOMS = {
 }  # fmt: skip
 #: Elements of so few rows that none can be spared for validation.
 METALS = frozenset({"Li", "Be", "Na", "Mg", "Al"})
-
-
-def read_molecule(path: Path) -> tuple[Features, torch.Tensor]:
-    """Features and weights (G,) on the grid of a cached molecule."""
-    with h5py.File(path) as f:
-        features = Features(*(torch.from_numpy(f[k][:]) for k in ("rho", "sigma", "tau", "ex")))
-        return features, torch.from_numpy(f["weights"][:])
 
 
 def correction(functional: Functional, features: Features, weights: torch.Tensor) -> torch.Tensor:
@@ -177,12 +169,13 @@ class FixedDensities:
     def __init__(self, species: list[System], cache: Path):
         self.species = species
         self.paths = [cache / f"{s.key}.h5" for s in species]
-        there = [p.exists() and bool(_attribute(p, "converged")) for p in self.paths]
+        there = [p.exists() and bool(attribute(p, "converged")) for p in self.paths]
         #: Species whose densities are there and converged, (M,).
         self.known = torch.tensor(there)
         e_r2scan, gains = (
             torch.tensor(
-                [_attribute(p, k) if t else 0.0 for p, t in zip(self.paths, there, strict=True)], dtype=torch.float64
+                [float(attribute(p, k)) if t else 0.0 for p, t in zip(self.paths, there, strict=True)],
+                dtype=torch.float64,
             )
             for k in ("e_r2scan", "limit_gain")
         )
@@ -210,11 +203,6 @@ class FixedDensities:
             with torch.no_grad():
                 energies[i] += correction(functional, *read_molecule(self.paths[i]))
         return energies
-
-
-def _attribute(path: Path, name: str) -> float:
-    with h5py.File(path) as f:
-        return float(f.attrs[name])
 
 
 def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:

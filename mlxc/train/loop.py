@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mlxc import models
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError, ModelFileError
 from mlxc.files import write_atomic
 from mlxc.functional import Functional
 from mlxc.network import MLP
@@ -80,14 +80,17 @@ class Trainer:
         Raises InputError where it is of another configuration or other data, ModelFileError where it is damaged.
         """
         tree = checkpoint.read(self.out)
-        if tree["identity"] != self.identity:
+        if tree.get("identity") != self.identity:
             raise InputError(
                 f"the checkpoint in {self.out} is of another configuration or other data: give another --out"
             )
-        self.functional.load_state_dict(tree["parameters"])
-        self.best_state, self.log = tree["best"], tree["log"]
-        self.at = Progress(**tree["progress"])
-        return tree["phase"] or None
+        try:
+            self.functional.load_state_dict(tree["parameters"])
+            self.best_state, self.log = tree["best"], tree["log"]
+            self.at = Progress(**tree["progress"])
+            return tree["phase"] or None
+        except UNREADABLE as err:
+            raise ModelFileError(f"the checkpoint in {self.out} is damaged ({err!r}): train anew without it") from err
 
     def run(self, state: dict[str, Any] | None = None) -> NeuralMetaGGA:
         """All phases, from the state of an interrupted one; returns what was judged best in the last."""
