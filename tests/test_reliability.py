@@ -1,0 +1,251 @@
+"""What a full disk, a folder that cannot be written, the end of a process and the number of threads do to results."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from pyscf import lib
+from test_bench import in_turn  # noqa: F401
+
+import mlxc
+from mlxc import models
+from mlxc.cli import main
+from mlxc.errors import InputError
+from mlxc.files import write_atomic
+
+H2 = "2\n\nH 0 0 0\nH 0 0 0.74\n"
+CONFIG = """
+name = "tiny"
+width = 2
+depth = 1
+family = "neural-mgga"
+[data]
+folder = "data"
+sets = {"W4-17" = 1.0}
+basis = "sto-3g"
+grid_level = 0
+validation = 0
+[[phase]]
+kind = "fixed"
+adam = STEPS
+"""
+NOBODY = 65534
+
+
+@pytest.fixture
+def place(benchmark_folder):
+    """A folder that everyone may read, with inputs for every command."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "h2.xyz").write_text(H2)
+        (folder / "train.toml").write_text(CONFIG.replace("STEPS", "3"))
+        shutil.copytree(benchmark_folder, folder / "data")
+        (folder / "data").chmod(0o755)
+        (folder / "out").mkdir()
+        yield folder
+
+
+#: A command each that writes files; IN and OUT are folders.
+COMMANDS = {
+    "run": ["run", "IN/h2.xyz", "--xc", "pbe", "--basis", "sto-3g", "--json", "OUT/result.json"],
+    "bench": ["bench", "--data", "IN/data", "--xc", "pbe", "--protocol", "fast", "--basis", "sto-3g", "--out", "OUT/b"],
+    "check": ["check", "pbe", "--only", "uniform gas", "--quick", "--out", "OUT/check"],
+    "train": ["train", "IN/train.toml", "--out", "OUT/train"],
+    "export": ["models", "mlxc-mgga1", "--export", "OUT/m.fun"],
+    "import": ["reference", "import", "IN/data", "--out", "OUT/data"],
+}
+
+
+def stopped(name, place, capsys):
+    """The last line on standard error of a command that must exit with status 2 and leave no file in OUT."""
+    words = [w.replace("IN", str(place)).replace("OUT", str(place / "out")) for w in COMMANDS[name]]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("mlxc: error: ")
+    assert [p for p in (place / "out").rglob("*") if p.is_file()] == []
+    return last
+
+
+@contextmanager
+def full_disk():
+    """No file can be written: what `ulimit -f 0` does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def read_only(folder):
+    """A folder that cannot be written to, for root neither."""
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_full_disk(name, place, in_turn, capsys):  # noqa: F811
+    with full_disk():
+        last = stopped(name, place, capsys)
+    assert "File too large" in last or "unable to" in last.lower()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_folder_that_cannot_be_written(name, place, in_turn, capsys):  # noqa: F811
+    with read_only(place / "out"):
+        last = stopped(name, place, capsys)
+    assert "cannot write" in last
+
+
+def test_a_disk_that_fills_up_later(place, capsys):
+    """Densities are there, then no more can be written: training says so, and goes on once there is room."""
+    words = ["train", str(place / "train.toml"), "--out", str(place / "out")]
+    with full_disk():
+        assert main(words) == 2
+    assert main(words) == 0
+    done = models.sha256(place / "out")
+    shutil.move(place / "out" / "cache", place / "cache")
+    (place / "train.toml").write_text(CONFIG.replace("STEPS", "3").replace("[data]", '[data]\ncache = "cache"'))
+    again = ["train", str(place / "train.toml"), "--out", str(place / "again")]
+    with full_disk():
+        assert main(again) == 2
+    assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
+    assert [p.name for p in (place / "again").iterdir()] == []
+    assert main(again) == 0
+    assert models.sha256(place / "again") == done
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    write_atomic(path, "before")
+    with full_disk(), pytest.raises(InputError, match="cannot write"):
+        write_atomic(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_survive_bad_results(tmp_path, capsys):
+    """Of outcomes and species that cannot be read, nothing is believed: they are computed again."""
+    argv = ["check", "pbe", "--only", "uniform gas", "--quick", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    report = (tmp_path / "report.json").read_text()
+    outcome = sorted((tmp_path / "outcomes").iterdir())[0]
+    whole = outcome.read_text()
+    for damage in (whole[:-20], "[" * 5000, json.dumps(json.loads(whole) | {"outcome": {}})):
+        outcome.write_text(damage)
+        assert main(argv) == 0
+        assert json.loads(outcome.read_text())["outcome"].keys() == json.loads(whole)["outcome"].keys()
+    assert without_times(report) == without_times((tmp_path / "report.json").read_text())
+
+
+def without_times(report):
+    functionals = json.loads(report)["functionals"]
+    return [[o["name"], o["violation"]] for f in functionals for o in f["outcomes"]]
+
+
+def started(words, folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlxc", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_a_killed_run_leaves_the_result_that_was_there(place, how):
+    result = place / "out" / "result.json"
+    result.write_text("{}")
+    process = started(["run", "h2.xyz", "--basis", "def2-tzvp", "--json", str(result)], place)
+    for line in process.stdout:
+        if line.split()[:1] == ["1"]:  # the first cycle of the SCF
+            break
+    process.send_signal(how)
+    assert process.wait(60) == -how
+    assert result.read_text() == "{}"
+    assert list(result.parent.iterdir()) == [result]
+
+
+@pytest.mark.slow
+def test_killed_training_processes_resume_to_the_same_model(place):
+    (place / "train.toml").write_text(CONFIG.replace("STEPS", "400"))
+    words = ["train", "train.toml", "--out"]
+    assert started([*words, "whole"], place).wait(300) == 0
+    checkpoints = place / "killed" / "checkpoint.json"
+    for k, how in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)):
+        before = checkpoints.stat().st_mtime_ns if k else 0
+        process = started([*words, "killed", *(["--resume"] if k else [])], place)
+        while not checkpoints.exists() or checkpoints.stat().st_mtime_ns == before:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(how)
+        assert process.wait(60) == -how
+        assert not (place / "killed" / "model.json").exists()
+    assert started([*words, "killed", "--resume"], place).wait(300) == 0
+    assert models.sha256(place / "killed") == models.sha256(place / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_killed_benchmark(place, how):
+    """Only the process that the user sees is killed: its workers end, and what is there is gone on from."""
+    words = ["bench", "--data", "data", "--xc", "mlxc-lh2", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
+    process = started(words, place)
+    while len(list((place / "bench").glob("species/*.json"))) < 1:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait(60)
+    until = time.time() + 60
+    while alive := members(process.pid):
+        assert time.time() < until, alive
+        time.sleep(0.2)
+    files = {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}
+    assert started(words, place).wait(300) == 0
+    assert {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}.items() >= files.items()
+
+
+def members(session):
+    """Processes of a session that are running."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga1", "H2O"), ("mlxc-lh2", "CH3")])
+def test_threads_change_no_energy(mole, xc, name):
+    before, energies = torch.get_num_threads(), []
+    for threads in (1, 2):
+        with lib.with_omp_threads(threads):
+            torch.set_num_threads(threads)
+            mf = mlxc.KS(mole(name, "sto-3g"), xc).density_fit().set(conv_tol=1e-11)
+            mf.grids.level = 0
+            energies.append(mf.kernel())
+    torch.set_num_threads(before)
+    assert energies[0] == pytest.approx(energies[1], abs=1e-9)
