@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pyscf import gto
 
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError, ModelFileError
 from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA, network_inputs
 from mlxc.ongrid import functional_of, grid_features, spin_densities
@@ -82,12 +82,20 @@ def domain(functional: NeuralMetaGGA, molecules: Iterable[tuple[gto.Mole, Featur
 def novelty(mf: Any) -> list[str]:
     """What tells the molecule of a converged calculation from those that its model was trained on; empty: nothing.
 
-    Raises InputError for a functional that is no model or was saved without its domain.
+    Raises InputError for a functional that is no model or was saved without its domain, ModelFileError where that is
+    damaged.
     """
     functional = functional_of(mf)
     known = functional.domain
     if known is None or not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{functional.name} does not know what it was trained on: it was saved without its domain")
+    try:
+        return _reasons(mf, functional, known)
+    except UNREADABLE as err:
+        raise ModelFileError(f"the domain of {functional.name} is damaged ({err!r}): install the model again") from err
+
+
+def _reasons(mf: Any, functional: NeuralMetaGGA, known: dict[str, Any]) -> list[str]:
     missing = sorted(set(mf.mol.elements) - set(known["elements"]))
     reasons = [f"{', '.join(missing)}: not among the elements of the training set"] if missing else []
     features = grid_features(mf, spin_densities(mf))

@@ -17,6 +17,8 @@ from mlxc.errors import InputError
 
 #: Atoms closer than this (Angstrom) are a mistake in the file.
 CLOSEST = 0.1
+#: Coordinates beyond this (Angstrom) are one as well: grids and integrals overflow.
+FARTHEST = 1e6
 _SYMBOLS = frozenset(ELEMENTS[1:])
 
 
@@ -48,6 +50,8 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
             raise InputError(f"{path}, line {number}: {words[0]!r} is not an element")
         if not all(map(math.isfinite, (x, y, z))):
             raise InputError(f"{path}, line {number}: the coordinates are not numbers: {line!r}")
+        if max(map(abs, (x, y, z))) > FARTHEST:
+            raise InputError(f"{path}, line {number}: more than {FARTHEST:.0e} Angstrom from the origin: {line!r}")
         atoms.append((symbol, (x, y, z)))
     pair = coinciding([x for _, x in atoms])
     if pair:

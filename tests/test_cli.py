@@ -88,6 +88,7 @@ def test_functional_that_pyscf_refuses(water, capsys):
 
 def test_unknown_functional(water, capsys):
     assert "'nonsense'" in refused(capsys, "run", water, "--xc", "nonsense")
+    assert "unknown functional" in refused(capsys, "run", water, "--xc", "n" * 300)  # too long for a file's name
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_unknown_functional(water, capsys):
         ("1\n\nH 0 0 0\nH 0 0 1\n", "announces 1 atoms and has more: line 4"),
         ("1\n\nO 0 zero 0\n", "line 3"),
         ("1\n\nO 0 nan 0\n", "not numbers"),
+        ("1\n\nO 0 1e200 0\n", "more than 1e+06 Angstrom"),
         ("2\n\nH 0 0 0\nH 0 0 0\n", "on top of each other"),
         ("1\n\nXx 0 0 0\n", "'Xx' is not an element"),
         (b"\xff\xfe\x00\x01", "not text"),

@@ -10,7 +10,7 @@ from pyscf import gto
 import mlxc
 from mlxc import models
 from mlxc.domain import domain, structure_descriptor
-from mlxc.errors import InputError
+from mlxc.errors import InputError, ModelFileError
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.run import run
@@ -69,6 +69,9 @@ def test_a_model_without_its_domain_says_so(model, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(info))
     (tmp_path / "weights.safetensors").write_bytes((model / "weights.safetensors").read_bytes())
     with pytest.raises(InputError, match="saved without its domain"):
+        reasons(tmp_path, water(1.0))
+    (tmp_path / "model.json").write_text(json.dumps(info | {"domain": {"elements": ["H", "O"]}}))
+    with pytest.raises(ModelFileError, match="is damaged"):
         reasons(tmp_path, water(1.0))
 
 

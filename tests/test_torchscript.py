@@ -125,6 +125,15 @@ class Nonlocal(Functional):
         return features.total_rho.sum() * features.total_rho
 
 
+class Detour(Functional):
+    """Leaves torch on its way, where nothing is recorded."""
+
+    name, xctype = "detour", "LDA"
+
+    def energy_density(self, features):
+        return features.total_rho * torch.from_numpy(np.exp(features.total_rho.detach().numpy()))
+
+
 def test_what_is_not_exported(tmp_path):
     path = tmp_path / "f.fun"
     d4 = R2SCAN()
@@ -132,7 +141,8 @@ def test_what_is_not_exported(tmp_path):
     for functional, reason in (
         (mlxc.load("mlxc-lh2"), "local hybrid"),
         (d4, "D3 only"),
-        (LibxcFunctional("pbe"), "cannot be exported"),
+        (LibxcFunctional("pbe"), "torch cannot record it"),
+        (Detour(), "more than torch can record"),
     ):
         with pytest.raises(InputError, match=reason):
             mlxc.export(functional, path)

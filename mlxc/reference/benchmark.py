@@ -16,7 +16,7 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR
 from pyscf.data.radii import COVALENT
 
-from mlxc.geometry import coinciding, count_electrons, spin_is_possible
+from mlxc.geometry import FARTHEST, coinciding, count_electrons, spin_is_possible
 from mlxc.reference.schema import Reference
 
 #: Atoms closer than so many times the sum of their covalent radii are bonded.
@@ -159,6 +159,8 @@ def _system_fault(system: System) -> str:
         return f"{', '.join(unknown) or 'nothing'} is not an element"
     if [len(x) for x in system.coords] != [3] * len(system.symbols) or not np.isfinite(system.coords).all():
         return "its coordinates are not three numbers for each atom"
+    if np.abs(system.coords).max() > FARTHEST:
+        return f"an atom is more than {FARTHEST:.0e} Angstrom from the origin"
     if coinciding(system.coords):
         return "two atoms lie on top of each other"
     electrons = count_electrons(system.symbols, system.charge)
