@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from mlxc.errors import InputError
 
@@ -19,6 +22,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             partial.unlink(missing_ok=True)
     except OSError as err:
         raise InputError(f"cannot write {path}: {err.strerror}; what was there before is kept") from err
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of what JSON can hold, the same after it was written and read."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def make_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ from mlxc.bench.protocol import Protocol
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
-from mlxc.files import write_atomic
+from mlxc.files import digest, write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.properties import highest_occupied
 from mlxc.reference.benchmark import System
@@ -101,13 +101,17 @@ class Species:
         try:
             content = json.loads(self.path(folder).read_text())
             complete = content["of"] == self.identity and content["more"].items() >= self.more.items()
-            return content["result"] if complete and isinstance(content["result"]["converged"], bool) else None
+            result = content["result"]
+            # Files of earlier versions have no hash.
+            whole = content.get("sha256", digest(result)) == digest(result) and isinstance(result["converged"], bool)
+            return result if complete and whole else None
         except UNREADABLE:
             return None
 
     def store(self, folder: Path, result: Result) -> None:
         """Write the file of a result.  Raises InputError where that is not possible."""
         content = {"of": self.identity, "more": self.more, "id": self.system.id, "result": result}
+        content["sha256"] = digest(result)
         write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
 
 

@@ -28,7 +28,7 @@ from mlxc.constraints.condition import Condition
 from mlxc.constraints.report import html, table
 from mlxc.constraints.subject import Subject
 from mlxc.errors import UNREADABLE, InputError
-from mlxc.files import make_folder, write_atomic
+from mlxc.files import digest, make_folder, write_atomic
 from mlxc.version import __version__
 
 CONDITIONS: tuple[Condition, ...] = tuple(
@@ -80,9 +80,8 @@ class Outcomes:
             return None
         try:
             content = json.loads(self._path(condition).read_text())
-            outcome = content["outcome"]
-            complete = content["of"] == self.identity and outcome.keys() >= condition.unasked().keys()
-            return outcome if complete else None
+            whole = content["sha256"] == digest(content["outcome"])
+            return content["outcome"] if whole and content["of"] == self.identity else None
         except UNREADABLE:
             return None
 
@@ -95,7 +94,8 @@ class Outcomes:
         outcome["wall_s"] = round(time.perf_counter() - began, 2)
         self._found[condition.name] = outcome
         if self.folder and outcome["status"] != "not measured":  # which may be mended, and is tried again
-            write_atomic(self._path(condition), json.dumps({"of": self.identity, "outcome": outcome}) + "\n")
+            content = {"of": self.identity, "outcome": outcome, "sha256": digest(outcome)}
+            write_atomic(self._path(condition), json.dumps(content) + "\n")
 
     def has(self, condition: Condition) -> bool:
         """Whether there is an outcome."""

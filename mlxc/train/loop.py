@@ -90,7 +90,9 @@ class Trainer:
             self.at = Progress(**tree["progress"])
             return tree["phase"] or None
         except UNREADABLE as err:
-            raise ModelFileError(f"the checkpoint in {self.out} is damaged ({err!r}): train anew without it") from err
+            raise ModelFileError(
+                f"the checkpoint in {self.out} is damaged ({err!r}): train anew without --resume"
+            ) from err
 
     def run(self, state: dict[str, Any] | None = None) -> NeuralMetaGGA:
         """All phases, from the state of an interrupted one; returns what was judged best in the last."""
