@@ -14,16 +14,22 @@ from pathlib import Path
 from mlxc.errors import MlxcError
 from mlxc.version import __version__
 
+#: What `mlxc run` can do with a molecule.
+TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
+
 
 def _run(args: argparse.Namespace) -> int:
     from mlxc.run import check_writable, run, write_json
 
     if args.json:
         check_writable(args.json)
-    result = run(args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle)
+    result = run(
+        args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs
+    )
     if args.json:
         write_json(args.json, result)
-    return 0 if result["converged"] and result.get("geometry_converged", True) else 3
+    done = [result["converged"], result.get("geometry_converged", True), *result.get("excitations_converged", [])]
+    return 0 if all(done) else 3
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -174,8 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--basis", default="def2-tzvp")
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
-    run.add_argument("--task", choices=("energy", "gradient", "optimize", "ts"), default="energy")
+    run.add_argument("--task", choices=TASKS, default="energy")
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
+    run.add_argument("--states", type=_positive, default=5, metavar="N", help="of --task excitations (default: 5)")
+    run.add_argument("--jobs", type=_positive, default=1, help="processes for --task frequencies (default: 1)")
     run.add_argument("--json", type=Path, metavar="OUT")
     run.set_defaults(action=_run)
     train = commands.add_parser("train", help="train a functional as a configuration says (docs/training.md)")

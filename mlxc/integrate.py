@@ -86,6 +86,12 @@ class LocalHybridNumInt(dft.numint.NumInt):
         new.original, new._unoccupied = self, None
         return new
 
+    def without_tables(self) -> LocalHybridNumInt:
+        """A copy that another process can be given: it makes tables of its own."""
+        new = copy.copy(self)
+        new._tables = []
+        return new
+
     def tables(self, mol: Any, grids: Any, max_memory: float) -> FittedExchange:
         """Tables of exact exchange for `mol` on `grids`."""
         if grids.coords is None:

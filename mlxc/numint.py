@@ -77,8 +77,8 @@ def semilocal_variables(functional: Functional, rho: np.ndarray, spin: int) -> t
     """As `variables`; InputError for a local hybrid, which no density array of PySCF describes."""
     if functional.exx_omega is not None:
         raise InputError(
-            f"{functional.name} is a local hybrid: SCF, its stability, second-order solvers, nuclear gradients, TDA "
-            "and TDDFT are available, this property is not"
+            f"{functional.name} is a local hybrid: SCF, its stability, second-order solvers, nuclear gradients, TDA, "
+            "TDDFT and, with mlxc.hessian(mf), second derivatives are available, this property is not"
         )
     return variables(rho, spin, functional.xctype)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,9 @@ from pyscf.scf.ghf import GHF
 from pyscf.scf.rohf import ROHF
 
 from mlxc.errors import InputError
-from mlxc.geometry import gradient_method
 
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
-#: Energies (Eh) of displaced atoms: forces, of first order in what is missing, are to be good to 1e-6 Eh/Bohr.
-DISPLACED = 1e-11
 
 
 def highest_occupied(mf: Any) -> float:
@@ -70,36 +66,3 @@ def polarizability(mf: Any) -> np.ndarray:
     dipole = excitations([mf.mol.intor_symmetric("int1e_r")] * len(spaces))
     change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
     return -2 * electrons * dipole @ change.T
-
-
-def hessian(mf: Any, step: float = 0.005) -> np.ndarray:
-    """Second derivatives (natm, natm, 3, 3) of the energy of a converged calculation by coordinates, Eh / Bohr^2.
-
-    Central differences of analytic gradients, atoms moved by `step` Bohr; every one of the 6 natm SCF calculations
-    starts from the density of `mf` and is converged to DISPLACED.  Laid out as PySCF's.  Raises InputError where one
-    of them, or `mf` itself, has not converged.
-    """
-    if not mf.converged:
-        raise InputError("second derivatives need a converged calculation: run mf.kernel() first")
-    mol, dm0 = mf.mol, mf.make_rdm1()
-    coords = mol.atom_coords()
-    out = np.empty((mol.natm, mol.natm, 3, 3))
-
-    def gradient(shift: np.ndarray) -> np.ndarray:
-        moved = mf.copy()
-        for part in ("grids", "nlcgrids", "with_df"):  # which reset() changes, and a copy shares
-            if getattr(mf, part, None) is not None:
-                setattr(moved, part, copy.copy(getattr(mf, part)))
-        moved.reset(mol.set_geom_(coords + shift, unit="Bohr", inplace=False))
-        moved.conv_tol, moved.conv_tol_grad = min(mf.conv_tol, DISPLACED), None
-        moved.kernel(dm0)
-        if not moved.converged:
-            raise InputError("a displaced geometry did not converge: no second derivatives")
-        return gradient_method(moved).kernel()
-
-    for i in range(mol.natm):
-        for x in range(3):
-            shift = np.zeros_like(coords)
-            shift[i, x] = step
-            out[i, :, x] = (gradient(shift) - gradient(-shift)) / (2 * step)
-    return (out + out.transpose(1, 0, 3, 2)) / 2

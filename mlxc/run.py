@@ -1,25 +1,30 @@
-"""One calculation from the command line: energy, gradient or optimised geometry, for people and as JSON."""
+"""One calculation from the command line: an energy and what its task asks for, for people and as JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR, HARTREE2EV
+from scipy.constants import atm
 
 from mlxc import models
 from mlxc.domain import novelty
 from mlxc.ensemble import ensemble_energies, uncertainty_kcal
 from mlxc.errors import InputError
+from mlxc.excited import Excitations, excitations
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
+from mlxc.harmonic import STATIONARY, Vibrations, vibrations
 from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
+from mlxc.units import KCAL
 
 
 class Progress:
@@ -72,11 +77,14 @@ def run(
     spin: int | None = None,
     task: str = "energy",
     max_cycle: int = 50,
+    states: int = 5,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
-    `converged` is False and neither gradient nor optimisation is attempted; `geometry_converged` likewise.
+    `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.
+    `states` are those of the task excitations, `jobs` the processes of the task frequencies.
     """
     progress = Progress()
     atoms = read_xyz(path)
@@ -125,15 +133,77 @@ def run(
         result["energy_uncertainty_kcal"] = uncertainty_kcal(ensemble_energies(mf, members), xc)
     if mf.converged and functional is not None and functional.domain:
         result["novelty"] = novelty(mf)
-    if task != "energy" and mf.converged:
+    if (search or task == "gradient") and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if search and mf.converged:
         result["geometry_converged"] = found
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
         result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
+    lines: list[str] = []
+    if task == "frequencies" and mf.converged:
+        lines = _frequencies(vibrations(mf, jobs, _displaced), result)
+    if task == "excitations" and mf.converged:
+        lines = _excitations(excitations(mf, states), result)
     result["wall_s"] = time.perf_counter() - progress.start
     _report(result)
+    print(*lines, sep="\n")
     return result
+
+
+def _displaced(done: int, of: int) -> None:
+    print(f"  displacement {done} of {of}", flush=True)
+
+
+def _frequencies(found: Vibrations, result: dict[str, Any]) -> list[str]:
+    """Adds vibrations and thermochemistry to the result; returns what to print of them."""
+    gas = found.thermochemistry()
+    result |= {
+        "frequencies_cm": found.frequencies_cm.tolist(),
+        "ir_intensities_km_mol": found.ir_intensities_km_mol.tolist(),
+        "reduced_masses_amu": found.reduced_masses_amu.tolist(),
+        "modes": found.modes.tolist(),
+        "hessian_hartree_per_bohr2": found.hessian.tolist(),
+        "largest_force_hartree_per_bohr": found.largest_force,
+        "zero_point_hartree": found.zero_point_hartree,
+        "thermochemistry": asdict(gas),
+    }
+    lines = ["\n  vibration    frequency / cm^-1    IR / (km/mol)    reduced mass / amu"]
+    rows = zip(found.frequencies_cm, found.ir_intensities_km_mol, found.reduced_masses_amu, strict=True)
+    for k, (wave, intensity, mass) in enumerate(rows, start=1):
+        lines.append(f"  {k:9d}    {abs(wave):16.1f}{'i' if wave < 0 else ' '}    {intensity:13.2f}    {mass:18.3f}")
+    imaginary = int((found.frequencies_cm < 0).sum())
+    if found.largest_force > STATIONARY:
+        lines.append(
+            f"  NOT a stationary point (largest force {found.largest_force:.1e} Eh/Bohr), so these frequencies mean "
+            "little: use --task optimize first"
+        )
+    elif imaginary:
+        lines.append(f"  {imaginary} imaginary (i): not a minimum" + " but a transition state" * (imaginary == 1))
+    return [
+        *lines,
+        f"\n  ideal gas at {gas.temperature_k} K and {gas.pressure_pa / atm:g} atm of rigid rotors (symmetry number "
+        f"{gas.symmetry_number}) and harmonic oscillators",
+        f"  zero-point energy  {found.zero_point_hartree:.6f} Eh = {found.zero_point_hartree * KCAL:.2f} kcal/mol",
+        f"  enthalpy           {gas.enthalpy_hartree:.6f} Eh",
+        f"  entropy            {gas.entropy_hartree_per_k * KCAL * 1000:.2f} cal/(mol K)",
+        f"  Gibbs energy       {gas.gibbs_hartree:.6f} Eh",
+    ]
+
+
+def _excitations(found: Excitations, result: dict[str, Any]) -> list[str]:
+    """Adds excitations to the result; returns what to print of them."""
+    result |= {
+        "excitation_energies_ev": found.energies_ev.tolist(),
+        "excitation_wavelengths_nm": found.wavelengths_nm.tolist(),
+        "oscillator_strengths": found.oscillator_strengths.tolist(),
+        "excitations_converged": found.converged.tolist(),
+    }
+    lines = ["\n  state    energy / eV    wavelength / nm    oscillator strength"]
+    for k, row in enumerate(zip(*asdict(found).values(), strict=True), start=1):
+        energy, wavelength, strength, converged = row
+        mark = "" if converged else "  NOT converged"
+        lines.append(f"  {k:5d}    {energy:11.3f}    {wavelength:15.1f}    {strength:19.4f}{mark}")
+    return lines
 
 
 def _optimize(mf: Any, out: Path, name: str, transition: bool) -> tuple[Any, bool]:

@@ -20,8 +20,9 @@ from pyscf.hessian import thermo
 
 from mlxc.errors import InputError
 from mlxc.geometry import optimize
+from mlxc.harmonic import hessian
 from mlxc.ongrid import spin_densities
-from mlxc.properties import hessian, polarizability
+from mlxc.properties import polarizability
 from mlxc.reference.benchmark import Property, System
 from mlxc.reference.schema import Reference
 

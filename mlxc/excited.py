@@ -1,0 +1,53 @@
+"""Electronic excitations of molecules by time-dependent density-functional theory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyscf.data.nist import HARTREE2EV, HARTREE2WAVENUMBER
+from pyscf.scf.rohf import ROHF
+from scipy.constants import centi, nano
+
+from mlxc.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Excitations:
+    """Vertical excitations, in the order of their energies.
+
+    energies_ev           (N,), eV
+    wavelengths_nm        (N,), nm
+    oscillator_strengths  (N,), in the length gauge
+    converged             (N,)
+    """
+
+    energies_ev: np.ndarray
+    wavelengths_nm: np.ndarray
+    oscillator_strengths: np.ndarray
+    converged: np.ndarray
+
+
+def excitations(mf: Any, nstates: int = 5) -> Excitations:
+    """The lowest excitations of a converged RKS object, to singlets, or UKS object, without change of spin.
+
+    Full linear response, `mf.TDDFT()`; in a solvent, which follows with its electrons alone.  There are fewer than
+    `nstates` where the molecule has no more, and where the ground state is unstable.  Raises InputError for ROKS and
+    periodic objects and for one that is not converged.
+    """
+    if hasattr(mf, "cell"):
+        raise InputError("excitations are for molecules, not for periodic objects")
+    if isinstance(mf, ROHF):
+        raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
+    if not mf.converged:
+        raise InputError("excitations need a converged calculation: run mf.kernel() first")
+    td = mf.TDDFT().set(nstates=nstates)
+    td.kernel()
+    energies = np.asarray(td.e)
+    return Excitations(
+        energies_ev=energies * HARTREE2EV,
+        wavelengths_nm=centi / nano / (energies * HARTREE2WAVENUMBER),
+        oscillator_strengths=np.asarray(td.oscillator_strength()),
+        converged=np.asarray(td.converged)[: len(energies)],
+    )

@@ -1,0 +1,171 @@
+"""Second derivatives, infrared intensities and thermochemistry of both families."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from pyscf import gto, scf
+from pyscf.data.nist import AVOGADRO, BOLTZMANN, HARTREE2J
+from pyscf.dispersion import dftd4
+
+import mlxc
+from mlxc.analytic import R2SCAN
+from mlxc.cli import main
+from mlxc.errors import InputError
+from mlxc.harmonic import second_derivatives
+from mlxc.localhybrid import HartreeFock
+
+MOLECULES = {
+    "H2": {"atom": "H 0 0 0; H 0.1 0.2 0.75"},
+    "H2+": {"atom": "H 0 0 0; H 0 0 1.1", "charge": 1, "spin": 1},
+    "HeH+": {"atom": "He 0 0 0; H 0 0 0.8", "charge": 1},
+    "HF Ne": {"atom": "H 0 0 0; F 0 0 0.92; Ne 0 0.3 4"},
+}
+
+
+def calculation(name, xc, grid=(20, 50), change=None):
+    mf = mlxc.KS(gto.M(**MOLECULES[name], basis="sto-3g", verbose=0), xc)
+    mf = change(mf) if change else mf
+    return mf.set(grids=mf.grids.set(atom_grid=grid, prune=None)).run(conv_tol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["H2", "H2+"])
+def test_hessian_of_a_semilocal_functional_is_the_analytic_one(name):
+    """On a grid so fine that its motion, which PySCF's leaves out, matters little."""
+    mf = calculation(name, R2SCAN(), (60, 194))
+    expected = mf.Hessian().kernel()
+    assert np.allclose(mlxc.hessian(mf), expected, atol=2e-4)
+    assert abs(expected).max() > 0.1
+
+
+def test_hessian_of_exact_exchange_is_that_of_hartree_fock():
+    expected = calculation("HeH+", "hf").Hessian().kernel()
+    assert np.allclose(mlxc.hessian(calculation("HeH+", "hf")), expected, atol=1e-5)
+    assert np.allclose(mlxc.hessian(calculation("HeH+", HartreeFock(), (60, 194))), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_translation_and_rotation_in_a_solvent(xc):
+    """The gradient stays as it is, and turns with the molecule."""
+    mf = calculation("H2", xc, (30, 86), lambda mf: mf.density_fit().PCM())
+    hessian, gradient = mlxc.hessian(mf), mf.nuc_grad_method().set(grid_response=True).kernel()
+    assert abs(hessian.sum(1)).max() < 1e-4
+    assert np.array_equal(hessian, hessian.transpose(1, 0, 3, 2))
+    axis = np.array([0.6, 0.8, 0.0])
+    turned = np.einsum("abxy,by->ax", hessian, np.cross(axis, mf.mol.atom_coords()))
+    assert np.allclose(turned, np.cross(axis, gradient), atol=1e-3)
+    assert abs(np.cross(axis, gradient)).max() > 5e-3
+
+
+def test_dipole_of_an_ion_moves_with_it():
+    mf = calculation("HeH+", "t-lmf")
+    _, dipole = second_derivatives(mf)
+    assert np.allclose(dipole.sum(0), np.eye(3), atol=1e-6)
+    moved = [
+        calculation_at(mf, [[0, 0, 0], [0, 0, h]]).dip_moment(unit="AU", verbose=0)[2]
+        for h in (0.8 / 0.529177 + 0.01, 0.8 / 0.529177 - 0.01)
+    ]
+    assert dipole[1, 2, 2] == pytest.approx((moved[0] - moved[1]) / 0.02, abs=1e-4)
+
+
+def calculation_at(mf, coords):
+    """The same calculation with the atoms at `coords`, Bohr."""
+    new = mlxc.KS(mf.mol.set_geom_(np.array(coords), unit="Bohr", inplace=False), mf._numint.functional)
+    return new.set(grids=new.grids.set(atom_grid=(20, 50), prune=None)).run(conv_tol=1e-11)
+
+
+def test_vibration_of_a_diatomic_molecule():
+    """sqrt(k / m) / (2 pi c), and N |dmu/dQ|^2 / (12 epsilon_0 c^2), 974.88 km/mol for e / amu^(1/2), by hand."""
+    found = mlxc.vibrations(calculation("HeH+", "hf"))
+    mass = 1 / (1 / 4.002602 + 1 / 1.008)
+    axis = np.array([[0, 0, -1 / 4.002602], [0, 0, 1 / 1.008]]) * mass
+    force = np.einsum("ax,abxy,by->", axis, found.hessian, axis)
+    assert found.frequencies_cm == pytest.approx([5140.487 * math.sqrt(force / mass)], rel=1e-5)
+    assert found.reduced_masses_amu * (axis**2).sum() == pytest.approx([mass], rel=1e-4)
+    charge = np.einsum("ax,axy->y", axis, found.dipole_derivatives)
+    assert found.ir_intensities_km_mol == pytest.approx([974.88 * (charge @ charge) / mass], rel=1e-4)
+    assert np.allclose(abs(found.modes[0]), abs(axis) / np.linalg.norm(axis), atol=1e-6)
+    assert found.zero_point_hartree == pytest.approx(found.frequencies_cm[0] / 219474.63 / 2, rel=1e-6)
+
+
+def test_dispersion_is_part_of_second_derivatives():
+    mf = calculation("HF Ne", "hf")
+    bare = mlxc.hessian(mf)
+    mf.disp = "d4:pbe0"
+    got = mlxc.hessian(mf.run()) - bare
+    expected = np.empty_like(bare)
+    for i in range(3):
+        for x in range(3):
+            slopes = []
+            for h in (0.01, -0.01):
+                coords = mf.mol.atom_coords()
+                coords[i, x] += h
+                mol = mf.mol.set_geom_(coords, unit="Bohr", inplace=False)
+                slopes.append(dftd4.DFTD4Dispersion(mol, xc="pbe0", atm=True).get_dispersion(grad=True)["gradient"])
+            expected[i, :, x] = (slopes[0] - slopes[1]) / 0.02
+    assert abs(expected).max() > 2e-5
+    assert np.allclose(got, expected, atol=3e-6)
+
+
+def test_thermochemistry():
+    found = mlxc.vibrations(calculation("H2", "hf"))
+    gas = found.thermochemistry(temperature_k=500)
+    assert gas.symmetry_number == 2
+    assert gas.gibbs_hartree == pytest.approx(gas.enthalpy_hartree - 500 * gas.entropy_hartree_per_k, abs=1e-9)
+    thermal = 3.5 * BOLTZMANN * 500 / HARTREE2J  # translation, rotation and expansion; the vibration stays cold
+    assert gas.enthalpy_hartree == pytest.approx(found.energy_hartree + found.zero_point_hartree + thermal, abs=1e-6)
+    double = found.thermochemistry(500, 2 * gas.pressure_pa)
+    expected = -BOLTZMANN / HARTREE2J * math.log(2)
+    assert double.entropy_hartree_per_k - gas.entropy_hartree_per_k == pytest.approx(expected, rel=1e-6)
+    for wrong in ((0, 1e5), (300, -1), (math.nan, 1e5)):
+        with pytest.raises(InputError, match="positive"):
+            found.thermochemistry(*wrong)
+
+
+def test_symmetry_number_of_an_optimised_geometry():
+    """Which is symmetric to the accuracy of the optimisation."""
+    atom = "O 0 0 0; H 0 0.757 0.587; H 0 -0.7572 0.5869"
+    found = mlxc.vibrations(scf.RHF(gto.M(atom=atom, basis="sto-3g", verbose=0)).to_ks("hf").run())
+    assert found.thermochemistry().symmetry_number == 2
+    assert len(found.frequencies_cm) == 3
+
+
+def test_an_atom_has_a_gibbs_energy():
+    found = mlxc.vibrations(mlxc.KS(gto.M(atom="He 0 0 0", basis="sto-3g", verbose=0), "hf").run())
+    assert found.frequencies_cm.shape == found.ir_intensities_km_mol.shape == (0,)
+    assert found.thermochemistry(pressure_pa=1e5).entropy_hartree_per_k * HARTREE2J * AVOGADRO == pytest.approx(126.15, abs=0.05)
+
+
+def test_vibrations_refuse_what_they_cannot_do():
+    mf = calculation("H2", "hf")
+    with pytest.raises(InputError, match="kernel"):
+        mlxc.vibrations(mlxc.KS(mf.mol, "hf"))
+    with pytest.raises(InputError, match="atom 1 along x"):
+        mlxc.vibrations(mf.set(max_cycle=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_processes_share_the_displacements(xc):
+    mf = calculation("H2", xc, change=lambda mf: mf.density_fit())
+    assert np.allclose(mlxc.hessian(mf, jobs=2), mlxc.hessian(mf), atol=1e-6)
+
+
+def test_command_line(tmp_path, capsys):
+    path, out = tmp_path / "h2.xyz", tmp_path / "out.json"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.712\n")
+    arguments = ["run", str(path), "--xc", "hf", "--basis", "sto-3g", "--task", "frequencies", "--json", str(out)]
+    assert main(arguments) == 0
+    printed, result = capsys.readouterr().out, json.loads(out.read_text())
+    (wave,) = result["frequencies_cm"]
+    assert 4000 < wave < 6500
+    assert f"{wave:.1f} " in printed
+    assert result["ir_intensities_km_mol"] == pytest.approx([0], abs=1e-6)
+    assert result["thermochemistry"]["gibbs_hartree"] < result["energy_hartree"] + result["zero_point_hartree"]
+    assert "displacement 12 of 12" in printed
+    assert "Gibbs energy" in printed
+    assert "NOT a stationary point" not in printed
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.9\n")
+    assert main(arguments) == 0
+    assert "NOT a stationary point" in capsys.readouterr().out
