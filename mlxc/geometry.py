@@ -11,7 +11,9 @@ from typing import Any
 
 from pyscf import gto, lib
 from pyscf.data.elements import ELEMENTS
+from pyscf.df.df_jk import _DFHF
 from pyscf.lib.exceptions import BasisNotFoundError
+from pyscf.solvent._attach_solvent import SCFWithSolvent
 
 from mlxc.errors import InputError
 
@@ -131,8 +133,13 @@ def _ecp(atoms: list, basis: Any) -> dict[str, str]:
 def gradient_method(mf: Any) -> Any:
     """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
 
-    Hartree-Fock as a functional has no grid, and PySCF's code for its motion fails there.
+    Hartree-Fock as a functional has no grid, and PySCF's code for its motion fails there.  Raises InputError where
+    densities were fitted after a solvent had been added: PySCF then leaves the solvent out, or stops.
     """
+    if next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent)), None) is _DFHF and hasattr(
+        mf, "with_solvent"
+    ):
+        raise InputError("no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()")
     return mf.nuc_grad_method().set(grid_response=mf._numint._xc_type(mf.xc) != "HF")
 
 

@@ -1,9 +1,9 @@
 """Harmonic vibrations of molecules: second derivatives, frequencies, infrared intensities, thermochemistry.
 
-Second derivatives are central differences of analytic gradients, for every functional alike: those of the energy on its
-grid, with dispersion and solvents, and the same calculations give the derivatives of the dipole.  PySCF's analytic ones,
-`mf.Hessian()`, cost a fraction, but leave out the motion of the grid: with r2SCAN on PySCF's default grid the bending
-of water is off by 3 (6-31G) or 11 cm^-1 (STO-3G).
+Second derivatives are central differences of analytic gradients, for every functional alike: those of the energy on
+its grid, with dispersion and solvents, and the same calculations give the derivatives of the dipole.  PySCF's analytic
+ones, `mf.Hessian()`, cost a fraction, but leave out the motion of the grid: with r2SCAN on PySCF's default grid the
+bending of water is off by 3 (6-31G) or 11 cm^-1 (STO-3G).
 """
 
 from __future__ import annotations

@@ -121,6 +121,19 @@ class LocalHybridSCF:
 
     TDDFTNoHybrid = CasidaTDDFT
 
+    def NMR(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: pyscf-properties would leave out how exchange responds to a magnetic field."""
+        raise InputError(
+            f"magnetic properties are not available with {self._numint.functional.name}, a local hybrid, nor with any "
+            'other meta-GGA: take a GGA, mlxc.KS(mol, "pbe")'
+        )
+
+    NSR = RotationalGTensor = NMR
+
+    def to_gpu(self) -> Any:
+        """Refused, as `cpu_only` says."""
+        cpu_only()
+
     def to_gks(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: generalised objects have orbitals without a spin, which a local hybrid cannot take."""
         raise InputError(molecular_only(self._numint.functional.name, "GKS"))
@@ -191,6 +204,11 @@ def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tup
     return energies, orbitals
 
 
+def cpu_only() -> None:
+    """InputError: what gpu4pyscf makes of a NumInt knows the functionals of libxc alone."""
+    raise InputError('functionals of mlxc run on the CPU: for gpu4pyscf take one of libxc, mlxc.attach(mf, "r2scan")')
+
+
 def molecular_only(name: str, kind: str) -> str:
     """Why a local hybrid cannot be used in an object of this kind, and what can."""
     return (
@@ -241,6 +259,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
             if isinstance(mf, ghf.GHF | dhf.DHF):
                 raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
             ni.eval_xc_eff = functional.eval_xc_eff
+        if functional is not None:
+            ni.to_gpu = cpu_only
     mf.xc = xc if functional is None else Label(functional.name)
     mf._numint = ni
     if mf.DIIS is CDIIS:

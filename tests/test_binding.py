@@ -1,5 +1,8 @@
 """Our r2SCAN through PySCF's machinery against libxc's r2SCAN: everything that an SCF object can do."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 from pyscf import dft, gto, scf
@@ -222,6 +225,22 @@ def test_a_lost_functional_is_never_silent(mole):
         mlxc.KS(mole("H2O", "sto-3g"), OURS).to_gks().kernel()
     with pytest.raises(UnknownFunctionalError):
         mlxc.KS(mole("H2O", "sto-3g"), "")
+
+
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_no_functional_is_lost_on_the_way_to_a_gpu(xc, mole, monkeypatch):
+    """gpu4pyscf, which a stand-in replaces here, would make a NumInt of its own, with libxc."""
+    rks = ModuleType("gpu4pyscf.dft.rks")
+    rks.RKS = type("RKS", (dft.rks.RKS,), {"__module__": "gpu4pyscf.dft.rks"})
+    for module in (ModuleType("cupy"), ModuleType("gpu4pyscf"), ModuleType("gpu4pyscf.dft"), rks):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for part in (gto.Mole, dft.gen_grid.Grids):
+        monkeypatch.setattr(part, "to_gpu", lambda self: self)
+    monkeypatch.setattr(dft.numint.NumInt, "to_gpu", lambda self: dft.numint.NumInt())
+    mf = mlxc.KS(mole("H2O", "sto-3g"), xc)
+    with pytest.raises(InputError, match="gpu4pyscf"):
+        mf.to_gpu()
+    assert type(mlxc.attach(mf, "pbe").to_gpu()) is rks.RKS
 
 
 def test_attach_and_define_xc_replace_each_other(mole):

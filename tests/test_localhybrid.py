@@ -239,6 +239,8 @@ def test_what_is_not_there_is_refused(mole):
         lambda: mf.Hessian().kernel(),
         lambda: mf.CasidaTDDFT(),
         lambda: mf.TDDFTNoHybrid(),
+        lambda: mf.NMR(),
+        lambda: mf.NSR(),
     )
     for use in refused:
         with pytest.raises(InputError, match="local hybrid"):

@@ -18,7 +18,7 @@ from mlxc.localhybrid import HartreeFock
 
 MOLECULES = {
     "H2": {"atom": "H 0 0 0; H 0.1 0.2 0.75"},
-    "H2+": {"atom": "H 0 0 0; H 0 0 1.1", "charge": 1, "spin": 1},
+    "H3": {"atom": "H 0 0 0; H 0 0 0.93; H 0 0 1.9", "spin": 1},
     "HeH+": {"atom": "He 0 0 0; H 0 0 0.8", "charge": 1},
     "HF Ne": {"atom": "H 0 0 0; F 0 0 0.92; Ne 0 0.3 4"},
 }
@@ -30,19 +30,19 @@ def calculation(name, xc, grid=(20, 50), change=None):
     return mf.set(grids=mf.grids.set(atom_grid=grid, prune=None)).run(conv_tol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["H2", "H2+"])
+@pytest.mark.parametrize("name", ["H2", "H3"])
 def test_hessian_of_a_semilocal_functional_is_the_analytic_one(name):
     """On a grid so fine that its motion, which PySCF's leaves out, matters little."""
-    mf = calculation(name, R2SCAN(), (60, 194))
+    mf = calculation(name, R2SCAN(), (30, 110))
     expected = mf.Hessian().kernel()
-    assert np.allclose(mlxc.hessian(mf), expected, atol=2e-4)
+    assert np.allclose(mlxc.hessian(mf), expected, atol=1e-3)
     assert abs(expected).max() > 0.1
 
 
 def test_hessian_of_exact_exchange_is_that_of_hartree_fock():
     expected = calculation("HeH+", "hf").Hessian().kernel()
-    assert np.allclose(mlxc.hessian(calculation("HeH+", "hf")), expected, atol=1e-5)
-    assert np.allclose(mlxc.hessian(calculation("HeH+", HartreeFock(), (60, 194))), expected, atol=1e-3)
+    assert np.allclose(mlxc.hessian(calculation("HeH+", "hf")), expected, atol=5e-5)
+    assert np.allclose(mlxc.hessian(calculation("HeH+", HartreeFock(), (30, 86))), expected, atol=4e-3)
 
 
 @pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
@@ -54,8 +54,8 @@ def test_translation_and_rotation_in_a_solvent(xc):
     assert np.array_equal(hessian, hessian.transpose(1, 0, 3, 2))
     axis = np.array([0.6, 0.8, 0.0])
     turned = np.einsum("abxy,by->ax", hessian, np.cross(axis, mf.mol.atom_coords()))
-    assert np.allclose(turned, np.cross(axis, gradient), atol=1e-3)
-    assert abs(np.cross(axis, gradient)).max() > 5e-3
+    assert np.allclose(turned, np.cross(axis, gradient), atol=2.5e-3)
+    assert abs(np.cross(axis, gradient)).max() > 2e-2
 
 
 def test_dipole_of_an_ion_moves_with_it():
@@ -104,8 +104,8 @@ def test_dispersion_is_part_of_second_derivatives():
                 mol = mf.mol.set_geom_(coords, unit="Bohr", inplace=False)
                 slopes.append(dftd4.DFTD4Dispersion(mol, xc="pbe0", atm=True).get_dispersion(grad=True)["gradient"])
             expected[i, :, x] = (slopes[0] - slopes[1]) / 0.02
-    assert abs(expected).max() > 2e-5
-    assert np.allclose(got, expected, atol=3e-6)
+    assert abs(expected).max() > 1e-5
+    assert np.allclose(got, expected, atol=1e-7)
 
 
 def test_thermochemistry():
@@ -134,7 +134,9 @@ def test_symmetry_number_of_an_optimised_geometry():
 def test_an_atom_has_a_gibbs_energy():
     found = mlxc.vibrations(mlxc.KS(gto.M(atom="He 0 0 0", basis="sto-3g", verbose=0), "hf").run())
     assert found.frequencies_cm.shape == found.ir_intensities_km_mol.shape == (0,)
-    assert found.thermochemistry(pressure_pa=1e5).entropy_hartree_per_k * HARTREE2J * AVOGADRO == pytest.approx(126.15, abs=0.05)
+    assert found.thermochemistry(pressure_pa=1e5).entropy_hartree_per_k * HARTREE2J * AVOGADRO == pytest.approx(
+        126.15, abs=0.05
+    )
 
 
 def test_vibrations_refuse_what_they_cannot_do():
