@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from pyscf.scf.diis import CDIIS
 
+from mlxc.numint import cpu_only
+
 
 class Diis(CDIIS):
     """PySCF's, which goes on from the newest Fock matrix where its equations are singular.
@@ -12,6 +14,8 @@ class Diis(CDIIS):
     PySCF 2.14 has the SCF break off there, with an AttributeError: it catches an exception by a name that numpy 2 has
     not.
     """
+
+    to_gpu = staticmethod(cpu_only)
 
     def extrapolate(self, nd: int | None = None) -> np.ndarray:
         """The next Fock matrix, flat, from those of `nd` cycles, by default all that are kept."""

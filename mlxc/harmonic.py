@@ -24,6 +24,7 @@ from scipy.constants import centi, e, epsilon_0, kilo
 
 from mlxc.errors import InputError
 from mlxc.geometry import gradient_method
+from mlxc.scf import converge
 from mlxc.workers import results
 
 #: Energies (Eh) of displaced atoms: forces, of first order in what is missing, are to be good to 1e-6 Eh/Bohr.
@@ -66,7 +67,7 @@ def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np
     coords = mf.mol.atom_coords()
     coords[task.atom, task.axis] += task.step
     new.reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
-    new.kernel(dm0)
+    new = converge(new, dm0)
     if not new.converged:
         raise InputError(f"no second derivatives: the SCF with {task.name} moved did not converge")
     return gradient_method(new).kernel(), new.dip_moment(unit="AU", verbose=0)

@@ -195,6 +195,14 @@ class Label(tuple):
     __repr__ = __str__
 
 
+def cpu_only() -> None:
+    """In place of PySCF's `to_gpu`: InputError, because gpu4pyscf's integrator knows functionals of libxc alone."""
+    raise InputError(
+        "objects that mlxc has prepared run on the CPU: for gpu4pyscf make another one with a functional of libxc, "
+        'mol.KS(xc="r2scan").to_gpu()'
+    )
+
+
 class Backend:
     """Stands in for `pyscf.dft.libxc` inside one NumInt object, for one functional.
 
@@ -275,4 +283,4 @@ class Backend:
         return False
 
 
-__all__ = ["Backend", "Label", "derivatives", "derivatives_of", "eval_xc", "features_of", "variables"]
+__all__ = ["Backend", "Label", "cpu_only", "derivatives", "derivatives_of", "eval_xc", "features_of", "variables"]

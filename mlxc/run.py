@@ -146,7 +146,8 @@ def run(
         lines = _excitations(excitations(mf, states), result)
     result["wall_s"] = time.perf_counter() - progress.start
     _report(result)
-    print(*lines, sep="\n")
+    for line in lines:
+        print(line)
     return result
 
 

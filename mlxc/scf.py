@@ -22,7 +22,7 @@ from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.numint import Backend, Label
+from mlxc.numint import Backend, Label, cpu_only
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.ongrid import attached
 from mlxc.response import Response
@@ -202,11 +202,6 @@ def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tup
         energies[same], rotation = np.linalg.eigh(orbitals[:, same].T @ fock @ orbitals[:, same])
         orbitals[:, same] = orbitals[:, same] @ rotation
     return energies, orbitals
-
-
-def cpu_only() -> None:
-    """InputError: what gpu4pyscf makes of a NumInt knows the functionals of libxc alone."""
-    raise InputError('functionals of mlxc run on the CPU: for gpu4pyscf take one of libxc, mlxc.attach(mf, "r2scan")')
 
 
 def molecular_only(name: str, kind: str) -> str:

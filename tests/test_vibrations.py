@@ -19,6 +19,7 @@ from mlxc.localhybrid import HartreeFock
 MOLECULES = {
     "H2": {"atom": "H 0 0 0; H 0.1 0.2 0.75"},
     "H3": {"atom": "H 0 0 0; H 0 0 0.93; H 0 0 1.9", "spin": 1},
+    "NH": {"atom": "N 0 0 0; H 0 0 1.05", "spin": 2},
     "HeH+": {"atom": "He 0 0 0; H 0 0 0.8", "charge": 1},
     "HF Ne": {"atom": "H 0 0 0; F 0 0 0.92; Ne 0 0.3 4"},
 }
@@ -37,6 +38,19 @@ def test_hessian_of_a_semilocal_functional_is_the_analytic_one(name):
     expected = mf.Hessian().kernel()
     assert np.allclose(mlxc.hessian(mf), expected, atol=1e-3)
     assert abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_hessian_of_a_restricted_open_shell(xc):
+    """For which PySCF has none, along the bond against energies."""
+    mf = calculation("NH", xc, change=lambda mf: mlxc.attach(mf.mol.ROKS(), xc))
+    force = mlxc.hessian(mf)[1, 1, 2, 2]
+    energies = [mf.e_tot]
+    for shift in (0.02, -0.02):
+        coords = mf.mol.atom_coords()
+        coords[1, 2] += shift
+        energies.append(mf.copy().reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False)).kernel(mf.make_rdm1()))
+    assert force == pytest.approx((energies[1] + energies[2] - 2 * energies[0]) / 0.02**2, abs=1e-3)
 
 
 def test_hessian_of_exact_exchange_is_that_of_hartree_fock():
