@@ -122,10 +122,10 @@ class LocalHybridSCF:
     TDDFTNoHybrid = CasidaTDDFT
 
     def NMR(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: pyscf-properties would leave out how exchange responds to a magnetic field."""
+        """Refused: with a given gauge origin pyscf-properties would leave out the response of exchange."""
         raise InputError(
-            f"magnetic properties are not available with {self._numint.functional.name}, a local hybrid, nor with any "
-            'other meta-GGA: take a GGA, mlxc.KS(mol, "pbe")'
+            f"magnetic properties are not available with {self._numint.functional.name}, a local hybrid: "
+            "pyscf-properties would leave out how its exchange responds to the field"
         )
 
     NSR = RotationalGTensor = NMR
