@@ -18,8 +18,9 @@ from mlxc.calculation import ensemble, prepare, solve
 from mlxc.domain import novelty
 from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.geometry import gradient_method, make_mole
+from mlxc.harmonic import hessian
 from mlxc.ongrid import attached
-from mlxc.properties import hessian, polarizability
+from mlxc.properties import polarizability
 from mlxc.version import __version__
 
 try:

@@ -27,7 +27,7 @@ from mlxc.bench.suite import Suite
 from mlxc.cli import main
 from mlxc.ensemble import NOISE
 from mlxc.errors import InputError
-from mlxc.properties import hessian
+from mlxc.harmonic import hessian
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import Property, Reaction, make_system
 from mlxc.units import KCAL

@@ -13,7 +13,7 @@ from qcelemental.models import v1, v2
 import mlxc
 from mlxc.errors import InputError
 from mlxc.geometry import gradient_method
-from mlxc.properties import hessian
+from mlxc.harmonic import hessian
 from mlxc.qcschema import atomic_result
 
 ONE_CORE = {"ncores": 1, "memory": 1}
