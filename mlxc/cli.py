@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from mlxc.errors import MlxcError
+from mlxc.plots.command import add_to as add_plot_to
+from mlxc.plots.command import completed
 from mlxc.version import __version__
 
 #: What `mlxc run` can do with a molecule.
@@ -38,13 +40,6 @@ def _train(args: argparse.Namespace) -> int:
     folder = train(args.config, args.out, args.resume, args.members)
     if Ranks().first:
         print(f"the model is in {folder}")
-    return 0
-
-
-def _plot(args: argparse.Namespace) -> int:
-    from mlxc.plots import plot
-
-    print(*plot(args.folder, args.out), sep="\n")
     return 0
 
 
@@ -191,10 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
     train.add_argument("--members", type=_positive, default=1, metavar="N", help="an ensemble of N seeds (default: 1)")
     train.set_defaults(action=_train)
-    draw = commands.add_parser("plot", help="draw a training run, or what a model's networks do")
-    draw.add_argument("folder", type=Path, metavar="DIR", help="folder of a run or a model")
-    draw.add_argument("--out", type=Path, metavar="DIR", help="where the PNG files go (default: the folder itself)")
-    draw.set_defaults(action=_plot)
+    add_plot_to(commands)
     conditions = commands.add_parser("check", help="which exact conditions a functional obeys")
     conditions.add_argument("xc", nargs="+", metavar="XC", help="libxc names, mlxc models or model folders")
     conditions.add_argument("--only", metavar="FAMILY", help="a family, or one condition: see docs/constraints.md")
@@ -244,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(completed(sys.argv[1:] if argv is None else argv))
     try:
         return args.action(args)
     except MlxcError as err:

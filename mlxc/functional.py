@@ -44,6 +44,10 @@ class Functional(torch.nn.Module):
         """Exchange and correlation energy per volume, Eh Bohr^-3, (G,) each.  InputError where they are one."""
         raise InputError(f"{self.name} does not tell exchange from correlation")
 
+    def local_mixing(self, features: Features) -> torch.Tensor:
+        """The mixing function a_s of a local hybrid, (S, G).  InputError of any other functional."""
+        raise InputError(f"{self.name} has no local mixing function")
+
     def energy_density(self, features: Features) -> torch.Tensor:
         """Exchange-correlation energy per volume, Eh Bohr^-3, shape (G,)."""
         exchange, correlation = self.parts(features)

@@ -76,6 +76,9 @@ class HartreeFock(Functional):
         exchange = features.multiplicity * features.exact_exchange.sum(0)
         return exchange, torch.zeros_like(exchange)
 
+    def local_mixing(self, features: Features) -> torch.Tensor:
+        return torch.ones_like(features.rho)
+
 
 #: eta of the t-LMF's `iso_orbital`: that of the uniform gas, where tau_W / tau is 0.
 ETA_LMF = 0.01
@@ -96,9 +99,12 @@ class IsoOrbitalHybrid(Functional):
 
     def parts(self, features: Features) -> tuple[torch.Tensor, torch.Tensor]:
         channel, total = Channel(features), Total(features)
-        a = self.c * iso_orbital(features, ETA_LMF)[0]
+        a = self.local_mixing(features)
         exchange = a * features.exact_exchange + (1 - a) * channel.e_lda
         return channel.multiplicity * exchange.sum(0), total.n_switched * pw92(total)[0]
+
+    def local_mixing(self, features: Features) -> torch.Tensor:
+        return self.c * iso_orbital(features, ETA_LMF)[0]
 
 
 #: Local hybrids of a fixed form, by name.

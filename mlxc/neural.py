@@ -139,6 +139,9 @@ class NeuralLocalHybrid(NeuralMetaGGA):
         """a_s, (S, G)."""
         return bounded_mixing(self.mixing(network_inputs(x, self.mixing_variables)), x.z, x.zeta2, x.tail)
 
+    def local_mixing(self, features: Features) -> torch.Tensor:
+        return self.mixing_function(self.variables(features)[0])
+
     def exchange_energy(self, x: Any, fx: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         a = self.mixing_function(x)
         return a * x.exact + (1 - a) * super().exchange_energy(x, fx, shift)

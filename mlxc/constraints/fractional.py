@@ -50,6 +50,12 @@ def _with_half(name: str, atoms: str, neutral: tuple[int, int], ion: tuple[int, 
     return whole, _species(name, atoms, *ion) if sum(ion) else None, (up, down)
 
 
+def occupations_between(fewer: tuple[int, int], more: tuple[int, int], share: float) -> Occupations:
+    """Occupations of both spins between two numbers of electrons of each, `share` of the way."""
+    up, down = ((1.0,) * n + (share,) * (m - n) for n, m in zip(fewer, more, strict=True))
+    return up, down
+
+
 def atom(symbol: str) -> tuple[System, System | None, Occupations]:
     """An atom, its cation, which has the ground state of the element before, and the occupations halfway between."""
     states = SECOND_ROW | THIRD_ROW

@@ -15,6 +15,7 @@ from mlxc.constraints.fractional import (
     Occupations,
     atom,
     fractional_charges,
+    occupations_between,
 )
 from mlxc.constraints.subject import Subject
 from mlxc.reference.benchmark import Reaction, System, make_system
@@ -74,18 +75,12 @@ def _frontier(subject: Subject, symbol: str, spins: Occupations) -> float:
     return float(mf.mo_energy[mf.mo_occ > 0].max()) * HARTREE2EV if mf.converged else np.nan
 
 
-def _occupations(fewer: tuple[int, int], more: tuple[int, int], share: float) -> Occupations:
-    """Between two numbers of electrons of both spins, `share` of the way."""
-    up, down = ((1.0,) * n + (share,) * (m - n) for n, m in zip(fewer, more, strict=True))
-    return up, down
-
-
 def _jump(subject: Subject, quick: bool) -> Finding:
     states = SECOND_ROW | THIRD_ROW
     cases = {}
     for symbol, following in QUICK_ANIONS.items() if quick else ANIONS.items():
         neutral, anion = states[symbol], states[following]  # of which the anion has as many electrons
-        filled, added, whole_anion = (_occupations(neutral, anion, share) for share in (0.0, ADDED, 1.0))
+        filled, added, whole_anion = (occupations_between(neutral, anion, share) for share in (0.0, ADDED, 1.0))
         whole, cation, _ = atom(symbol)
         more = replace(whole, id=f"{symbol}-", occupations=whole_anion)
         energies = [subject.energy(s, BASIS) if s else 0.0 for s in (cation, whole, more)]

@@ -1,4 +1,4 @@
-"""Pictures of a training run and of what its networks have learned: `mlxc plot DIR`."""
+"""Pictures of a training run and of what its networks have learned."""
 
 from __future__ import annotations
 
@@ -16,23 +16,18 @@ from mlxc.analytic import LDA_X
 from mlxc.constraints.points import slater
 from mlxc.errors import InputError
 from mlxc.features import Features
-from mlxc.files import make_folder
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
+from mlxc.plots import figures
 
 #: Density (Bohr^-3) and reduced gradients s of the curves, which run over the iso-orbital indicator alpha.
 DENSITY, GRADIENTS, ALPHA = 0.1, (0.0, 0.5, 1.0, 2.0), np.linspace(0.0, 3.0, 151)
 
 
-def plot(folder: Path, out: Path | None = None) -> list[Path]:
-    """Draw what there is in the folder of a run or a model, as PNG files in `out` (by default the folder itself).
+def draw(folder: Path) -> dict[str, Any]:
+    """Figures of what there is in the folder of a run or a model, by name.
 
-    Raises InputError where matplotlib or anything to draw is missing, ModelFileError for a damaged model.
+    Raises InputError where there is nothing to draw, ModelFileError for a damaged model.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise InputError("plots need matplotlib: pip install 'mlxc[train]'") from err
-    out = out or folder
     drawings: dict[str, Callable[[Any], None]] = {}
     if (folder / "log.csv").exists():
         rows = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
@@ -48,14 +43,11 @@ def plot(folder: Path, out: Path | None = None) -> list[Path]:
             drawings["mixing"] = lambda figure: mixing(figure, functional)
     if not drawings:
         raise InputError(f"{folder} holds neither the log of a run nor a model")
-    make_folder(out)
-    paths = []
-    for name, draw in drawings.items():
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        draw(figure)
-        paths.append(out / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
-    return paths
+    drawn = {}
+    for name, drawing in drawings.items():
+        drawn[name] = figures.figure(8, 5)
+        drawing(drawn[name])
+    return drawn
 
 
 def learning(figure: Any, rows: list[dict[str, str]]) -> None:

@@ -1,0 +1,68 @@
+"""How all pictures look, and how they become files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mlxc.errors import InputError
+from mlxc.files import make_folder, write_atomic
+
+#: Colours that people with any colour vision tell apart: Okabe, Ito, "Color Universal Design" (2008), without the
+#: yellow, which is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: What all functionals are compared with.
+EXACT = {"color": "black", "linewidth": 2.0, "zorder": 1.5}
+#: Colours of a quantity that grows, and of one with a sign.
+GROWING, SIGNED = "cividis", "RdBu_r"
+
+
+def need_matplotlib() -> None:
+    """InputError where matplotlib is missing."""
+    if not find_spec("matplotlib"):
+        raise InputError("plots need matplotlib: pip install 'mlxc[plot]'")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Figures made and written inside look alike, and the same figure gives the same file."""
+    need_matplotlib()
+    import matplotlib
+    from cycler import cycler
+
+    lines = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    with matplotlib.rc_context(
+        {
+            "axes.prop_cycle": lines, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10.0,
+            "axes.titlesize": 10.0, "legend.frameon": False, "lines.linewidth": 1.6, "svg.hashsalt": "mlxc",
+            "svg.fonttype": "none",
+        }
+    ):  # fmt: skip
+        yield
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write(figures: dict[str, Any], out: Path) -> list[Path]:
+    """Every figure, by its name, as a PNG and an SVG file in `out`.  Raises InputError where that cannot be written."""
+    make_folder(out)
+    paths = []
+    for name, drawn in figures.items():
+        for form, settings in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
+            content = io.BytesIO()
+            drawn.savefig(content, format=form, **settings)
+            paths.append(out / f"{name}.{form}")
+            try:
+                write_atomic(paths[-1], content.getvalue())
+            except OSError as err:
+                raise InputError(f"cannot write {paths[-1]}: {err.strerror}") from err
+    return paths
