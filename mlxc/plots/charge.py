@@ -94,15 +94,16 @@ def draw(content: dict[str, Any]) -> dict[str, Any]:
     if neutral in known and len(known) > 1:
         line = (np.array(list(known.values())) - known[neutral]) * HARTREE2EV
         left.plot(list(known), line, label="exact (reference data)", marker="o", **figures.EXACT)
-    right.axhline(0, label="straight line", **figures.EXACT)
-    for functional in content["functionals"]:
+    right.axhline(0, **figures.EXACT)
+    for k, functional in enumerate(content["functionals"]):
+        look = figures.line(k) | {"marker": "o", "markersize": figures.MARKER}
         energies = np.array(functional["energy_hartree"], dtype=float) * HARTREE2EV
-        left.plot(number, energies - energies[number == neutral], label=functional["xc"])
+        left.plot(number, energies - energies[number == neutral], label=functional["xc"], **look)
         straight = np.interp(number, number[whole], energies[whole])
-        right.plot(number, energies - straight, label=functional["xc"])
+        right.plot(number, energies - straight, **look)
     left.set(ylabel=f"$E(N) - E({neutral})$, eV")
     right.set(ylabel="$E(N)$ minus the straight line, eV")
     for axes in (left, right):
         axes.set(xlabel="number of electrons N", xticks=number[whole])
-        axes.legend()
+    left.legend()
     return {"": figure}

@@ -136,9 +136,9 @@ def _radial(content: dict[str, Any], done: list[dict[str, Any]], title: str) -> 
     axes = figure.subplots()
     axes.axhline(0, **figures.EXACT)
     end = 0.0
-    for functional in done:
+    for k, functional in enumerate(done):
         values = np.array(functional["radial_difference"], dtype=float)
-        axes.plot(r * BOHR, values, label=_label(functional))
+        axes.plot(r * BOHR, values, label=_label(functional), **figures.line(k))
         end = max(end, r[abs(values) > VISIBLE * abs(values).max()].max(initial=0.0))
     axes.set(xlabel="distance from the nucleus, Å", ylabel=r"$4\pi r^2 \Delta n(r)$, Bohr$^{-1}$", title=title)
     if end:
@@ -172,9 +172,9 @@ def _line(content: dict[str, Any], done: list[dict[str, Any]], title: str) -> An
     figure = figures.figure(6.5, 4.2)
     axes = figure.subplots()
     axes.axhline(0, **figures.EXACT)
-    for functional in done:
-        axes.plot(u, np.array(functional["difference"], dtype=float)[len(content["plane"]["v_bohr"]) // 2],
-                  label=_label(functional))  # fmt: skip
+    for k, functional in enumerate(done):
+        values = np.array(functional["difference"], dtype=float)
+        axes.plot(u, values[len(values) // 2], label=_label(functional), **figures.line(k))
     for atom in content["plane"]["atoms"]:
         axes.axvline(atom["u_bohr"] * BOHR, color="0.8", linewidth=0.8, zorder=0)
     axes.set(xlabel="along the axis, Å", ylabel=r"$\Delta n$, Bohr$^{-3}$", title=title, xlim=(u[0], u[-1]))

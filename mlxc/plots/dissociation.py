@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pyscf import fci, gto, scf
 from pyscf.data.nist import BOHR
+from scipy.interpolate import PchipInterpolator
 
 from mlxc.errors import InputError
 from mlxc.geometry import CLOSEST, make_mole
@@ -135,6 +136,15 @@ def compute(
     }  # fmt: skip
 
 
+def _smooth(r: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A curve through the points that are there, monotonic between them: it invents no extremum."""
+    there = np.isfinite(e)
+    if there.sum() < 3:
+        return r[there], e[there]
+    fine = np.linspace(r[there][0], r[there][-1], 400)
+    return fine, PchipInterpolator(r[there], e[there])(fine)
+
+
 def draw(content: dict[str, Any]) -> dict[str, Any]:
     """The curves, and the errors of functionals where there is an exact value."""
     figure = figures.figure(7.0, 7.0)
@@ -142,17 +152,25 @@ def draw(content: dict[str, Any]) -> dict[str, Any]:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     first, *others = content["exact"]
     r_exact, e_exact = (np.array(first[k], dtype=float) for k in ("distance_angstrom", "energy_kcal"))
-    upper.plot(r_exact, e_exact, label=first["label"], **figures.EXACT)
+    upper.plot(*_smooth(r_exact, e_exact), label=first["label"], **figures.EXACT)
     for other in others:
         upper.plot(other["distance_angstrom"], other["energy_kcal"], "ko", fillstyle="none", label=other["label"])
     lower.axhline(0, **figures.EXACT)
     r = np.array(content["distance_angstrom"], dtype=float)
     bottom, top = e_exact.min(), 0.0
-    for functional in content["functionals"]:
+    there = dict(zip(r_exact, e_exact, strict=True))
+    for k, functional in enumerate(content["functionals"]):
+        look = figures.line(k)
         e = np.array(functional["energy_kcal"], dtype=float)
-        upper.plot(r, e, label=functional["xc"], marker=".")
-        there = dict(zip(r_exact, e_exact, strict=True))
-        lower.plot(r, [y - there.get(x, np.nan) for x, y in zip(r, e, strict=True)], marker=".")
+        upper.plot(*_smooth(r, e), label=functional["xc"], **look)
+        upper.plot(r, e, "o", color=look["color"], markersize=figures.MARKER)
+        lower.plot(
+            r,
+            [y - there.get(x, np.nan) for x, y in zip(r, e, strict=True)],
+            marker="o",
+            markersize=figures.MARKER,
+            **look,
+        )
         bottom = min(bottom, np.nanmin(e, initial=bottom))
         top = max(top, np.nanmax(e[r > r_exact[e_exact.argmin()]], initial=top))
     room = 0.1 * (top - bottom)

@@ -15,8 +15,11 @@ from mlxc.files import make_folder, write_atomic
 #: Colours that people with any colour vision tell apart: Okabe, Ito, "Color Universal Design" (2008), without the
 #: yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Of the first functionals, of those after them, and so on.
+LINES = ("-", "--", ":")
 #: What all functionals are compared with.
-EXACT = {"color": "black", "linewidth": 2.0, "zorder": 1.5}
+EXACT = {"color": "black", "linestyle": "-", "linewidth": 3.5, "zorder": 1.5}
+MARKER = 3.5
 #: Colours of a quantity that grows, and of one with a sign.
 GROWING, SIGNED = "cividis", "RdBu_r"
 
@@ -34,15 +37,20 @@ def style() -> Iterator[None]:
     import matplotlib
     from cycler import cycler
 
-    lines = cycler(linestyle=["-", "--", ":"]) * cycler(color=COLOURS)
+    lines = cycler(linestyle=LINES) * cycler(color=COLOURS)
     with matplotlib.rc_context(
         {
             "axes.prop_cycle": lines, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10.0,
             "axes.titlesize": 10.0, "legend.frameon": False, "lines.linewidth": 1.6, "svg.hashsalt": "mlxc",
-            "svg.fonttype": "none",
         }
     ):  # fmt: skip
         yield
+
+
+def line(k: int) -> dict[str, Any]:
+    """How the k-th functional's line looks in every panel: where lines coincide, those before it are wider."""
+    colour, dashes = COLOURS[k % len(COLOURS)], LINES[k // len(COLOURS) % len(LINES)]
+    return {"color": colour, "linestyle": dashes, "linewidth": max(2.6 - 0.6 * k, 0.9)}
 
 
 def figure(width: float, height: float) -> Any:

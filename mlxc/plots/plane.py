@@ -23,6 +23,9 @@ from mlxc.plots.section import Plane, extent, mark_atoms, plane_of
 EMPTY = 1e-4
 #: Densities (Bohr^-3) at both ends of the scale of colours.
 DENSITIES = (EMPTY, 1.0)
+CONTOURS = (1e-3, 1e-2, 1e-1, 1.0)
+#: The scale of enhancement factors is that of places with such densities, Bohr^-3, where the energy is.
+DENSE = 1e-2
 TITLES = {
     "density": "density, Bohr$^{-3}$",
     "enhancement": r"$F_\mathrm{xc} = e_\mathrm{xc} / e_\mathrm{x}^\mathrm{LDA}$",
@@ -50,7 +53,7 @@ def fields(subject: Subject, mf: Any, plane: Plane) -> dict[str, Any]:
     """`density` (Bohr^-3), `enhancement` and `fraction`, (nv, nu) each, of a converged calculation in a plane.
 
     enhancement is the energy per volume over the exchange of the unpolarised uniform gas, without VV10.  Of a local
-    hybrid also `mixing`, the mixing functions, and `spin_density`, (S, nv, nu) each.
+    hybrid and an open shell also `mixing`, the mixing functions, and `spin_density`, (2, nv, nu) each.
     """
     coords, dms = plane.points(), torch.from_numpy(spin_densities(mf))
     shape = (len(plane.v), len(plane.u))
@@ -63,7 +66,7 @@ def fields(subject: Subject, mf: Any, plane: Plane) -> dict[str, Any]:
             "enhancement": subject.functional(features) / slater(features),
             "fraction": exact_fraction(subject, features, full),
         }
-        if subject.functional.exx_omega is not None:
+        if subject.functional.exx_omega is not None and mf.mol.spin:
             found["mixing"] = subject.functional.local_mixing(features)
             found["spin_density"] = features.rho
     return {k: x.numpy().reshape(*x.shape[:-1], *shape) for k, x in found.items()}
@@ -107,20 +110,20 @@ def draw(content: dict[str, Any]) -> dict[str, Any]:
     return drawn
 
 
-def _where(values: Any, density: Any) -> np.ndarray:
-    """Values as an array, nan where a density is too low."""
-    return np.where(np.array(density, dtype=float) > EMPTY, np.array(values, dtype=float), np.nan)
+def _fields_of(functional: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What is drawn of a functional, by its title, and the densities that say where it is."""
+    density = np.array(functional["density"], dtype=float)
+    shown = {k: (np.array(functional[k], dtype=float), density) for k in ("density", "enhancement", "fraction")}
+    spins = zip(("up", "down"), functional.get("mixing", []), functional.get("spin_density", []), strict=False)
+    for name, a, rho in spins:
+        shown[f"mixing function, spin {name}"] = np.array(a, dtype=float), np.array(rho, dtype=float)
+    return {k: (x, n) for k, (x, n) in shown.items() if (n > EMPTY).any()}
 
 
-def _fields_of(functional: dict[str, Any]) -> dict[str, np.ndarray]:
-    """What is drawn of a functional, by its title."""
-    n = functional["density"]
-    shown = {"density": np.array(n, dtype=float)} | {k: _where(functional[k], n) for k in ("enhancement", "fraction")}
-    mixing = functional.get("mixing", [])
-    if len(mixing) == 2:  # of a closed shell it is the share of exact exchange
-        for name, a, rho in zip(("up", "down"), mixing, functional["spin_density"], strict=True):
-            shown[f"mixing function, spin {name}"] = _where(a, rho)
-    return {k: x for k, x in shown.items() if np.isfinite(x).any()}
+def _range(shown: list[dict[str, tuple[np.ndarray, np.ndarray]]]) -> tuple[float, float]:
+    """Lowest and highest enhancement factor where the density is not low."""
+    values = np.concatenate([x[n > DENSE] for x, n in (f["enhancement"] for f in shown)])
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def _caption(content: dict[str, Any]) -> str:
@@ -145,16 +148,19 @@ def _maps(content: dict[str, Any], done: list[dict[str, Any]]) -> Any:
     figure.suptitle(_caption(content))
     grid = figure.subplots(max(1, len(names)), max(1, len(done)), squeeze=False, sharex=True, sharey=True)
     for name, row in zip(names, grid, strict=False):
-        values = np.concatenate([f[name].ravel() for f in shown if name in f])
-        low, high = np.nanpercentile(values, (1, 99)) if name == "enhancement" else (0.0, 1.0)
+        low, high = _range(shown) if name == "enhancement" else (0.0, 1.0)
         scale = {"norm": LogNorm(*DENSITIES)} if name == "density" else {"vmin": low, "vmax": high}
         image = None
         for axes, functional, fields in zip(row, done, shown, strict=True):
-            axes.set_title(_label(functional, name))
+            axes.set(title=_label(functional, name), xlim=box[:2], ylim=box[2:], aspect="equal")
             if name not in fields:
                 axes.text(0.5, 0.5, "no local hybrid", transform=axes.transAxes, ha="center", va="center")
                 continue
-            image = axes.imshow(fields[name], extent=box, origin="lower", cmap=figures.GROWING, **scale)
+            values, density = fields[name]
+            image = axes.imshow(values, extent=box, origin="lower", cmap=figures.GROWING, **scale)
+            if name == "density":
+                axes.contour(density, levels=CONTOURS, extent=box, colors="white", linewidths=0.6)
+            axes.contourf(density, levels=(-1.0, EMPTY), extent=box, colors="white")
             mark_atoms(axes, content["plane"])
         extend = {"enhancement": "both", "density": "max"}.get(name, "neither")
         figure.colorbar(image, ax=list(row), label=TITLES.get(name, name), extend=extend)
@@ -165,20 +171,24 @@ def _maps(content: dict[str, Any], done: list[dict[str, Any]]) -> Any:
     return figure
 
 
+def _middle(values: np.ndarray, density: np.ndarray) -> np.ndarray:
+    """The middle row, nan where the density is too low."""
+    half = len(values) // 2
+    return np.where(density[half] > EMPTY, values[half], np.nan)
+
+
 def _lines(content: dict[str, Any], done: list[dict[str, Any]]) -> Any:
     """The same along the axis of a linear molecule, or through an atom: the middle row of the plane."""
-    shown = [{k: x[len(x) // 2] for k, x in _fields_of(f).items()} for f in done]
+    shown = [{k: _middle(*x) for k, x in _fields_of(f).items()} for f in done]
     names = list(dict.fromkeys(k for fields in shown for k in fields))
     u = np.array(content["plane"]["u_bohr"]) * BOHR
     figure = figures.figure(6.5, 0.5 + 2.2 * max(1, len(names)))
     figure.suptitle(f"{_caption(content)}: {'along the axis' if content['plane']['rank'] else 'through the nucleus'}")
     grid = figure.subplots(max(1, len(names)), 1, squeeze=False, sharex=True)[:, 0]
     for name, axes in zip(names, grid, strict=False):
-        for functional, fields in zip(done, shown, strict=True):
+        for k, (functional, fields) in enumerate(zip(done, shown, strict=True)):
             if name in fields:
-                axes.plot(u, fields[name], label=functional["xc"])
-            else:
-                axes.plot([], [])
+                axes.plot(u, fields[name], label=functional["xc"], **figures.line(k))
         for atom in content["plane"]["atoms"]:
             axes.axvline(atom["u_bohr"] * BOHR, color="0.8", linewidth=0.8, zorder=0)
         axes.set(ylabel=TITLES.get(name, name), xlim=(u[0], u[-1]))

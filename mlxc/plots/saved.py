@@ -19,13 +19,13 @@ import torch
 from mlxc import models
 from mlxc.constraints.subject import LEVEL, Subject
 from mlxc.errors import BREAKS, InputError, MlxcError
+from mlxc.files import write_atomic
 from mlxc.reference.benchmark import System
-from mlxc.run import write_json
 from mlxc.version import __version__, commit
 
 FORMAT = 1
 #: Significant digits of fields on points, of which there are many; energies have all.
-DIGITS = 7
+DIGITS = 6
 
 
 def path_of(out: Path, picture: str, name: str) -> Path:
@@ -89,7 +89,10 @@ def field(values: Any) -> Any:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write results; the file appears complete or not at all.  Raises InputError where that fails."""
-    write_json(path, content)
+    try:
+        write_atomic(path, json.dumps(content) + "\n")
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}") from err
 
 
 def load(path: Path) -> dict[str, Any]:
