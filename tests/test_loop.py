@@ -609,9 +609,11 @@ def test_plots_of_a_run_and_of_a_model(folder, tmp_path, capsys):
     out = train(configured(folder, "neural-local-hybrid"), tmp_path / "run")
     assert cli.main(["plot", str(out)]) == 0
     names = ("learning", "errors", "enhancement", "mixing")
-    assert capsys.readouterr().out.split()[-4:] == [str(out / f"{n}.png") for n in names]
+    paths = [str(out / f"{n}.{form}") for n in names for form in ("png", "svg")]
+    assert capsys.readouterr().out.split()[-8:] == paths
     for name in names:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (out / f"{name}.svg").read_text()
     assert cli.main(["plot", str(tmp_path)]) == 2
     assert "neither" in capsys.readouterr().err
 
