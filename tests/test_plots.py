@@ -177,6 +177,9 @@ def test_dissociation_of_one_electron():
     upper, lower = dissociation.draw(content)[""].axes
     assert upper.get_legend().get_texts()[0].get_text() == "exact, mlxc reference data"
     assert lower.lines[1].get_ydata()[1] == pytest.approx(hf[1], abs=0.02)
+    pair = dissociation.compute("H2", ["hf"], "6-31g", [0.7414, 10])
+    assert pair["functionals"][0]["energy_kcal"][1] > 150  # both electrons in one orbital: half of it is H+ and H-
+    assert "restricted" in dissociation.draw(pair)[""].get_suptitle()
 
 
 def test_curves_to_compare_with():

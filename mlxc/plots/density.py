@@ -155,7 +155,7 @@ def _maps(content: dict[str, Any], done: list[dict[str, Any]], title: str) -> An
     box = extent(content["plane"])
     shown = [np.array(f["difference"], dtype=float) for f in done]
     # Deviations in the cores, much larger than those of the valence, would hide these.
-    limit = max((float(np.percentile(abs(x), 99)) for x in shown), default=1.0)
+    limit = max((float(np.percentile(abs(x), 97)) for x in shown), default=1.0)
     figure = figures.figure(max(5.5, 1.2 + 3.2 * len(done)), 3.4)
     figure.suptitle(title)
     grid = figure.subplots(1, max(1, len(done)), squeeze=False, sharex=True, sharey=True)[0]

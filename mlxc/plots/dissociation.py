@@ -136,9 +136,8 @@ def compute(
         relative = (np.array(energies) - apart) * KCAL
         row |= {"converged": bool(np.isfinite(relative).all()), "energy_hartree": listed(energies)}
         rows.append(row | {"parts_hartree": listed(apart), "energy_kcal": listed(relative)})
-    return header("dissociation", basis) | {
-        "molecule": name, "distance_angstrom": along, "functionals": rows, "exact": references,
-    }  # fmt: skip
+    found = {"molecule": name, "restricted": molecule.multiplicity == 1, "distance_angstrom": along}
+    return header("dissociation", basis) | found | {"functionals": rows, "exact": references}
 
 
 def _smooth(r: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +152,9 @@ def _smooth(r: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def draw(content: dict[str, Any]) -> dict[str, Any]:
     """The curves, and the errors of functionals where there is an exact value."""
     figure = figures.figure(7.0, 7.0)
-    figure.suptitle(f"{content['molecule']} against its separate parts, {content['basis']}")
+    figure.suptitle(
+        f"{content['molecule']} against its parts{', restricted' * content['restricted']}, {content['basis']}"
+    )
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     first, *others = content["exact"]
     r_exact, e_exact = (np.array(first[k], dtype=float) for k in ("distance_angstrom", "energy_kcal"))

@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: Of the first functionals, of those after them, and so on.
 LINES = ("-", "--", ":")
 #: What all functionals are compared with.
-EXACT = {"color": "black", "linestyle": "-", "linewidth": 3.5, "zorder": 1.5}
+EXACT = {"color": "black", "linestyle": "-", "linewidth": 3.0, "zorder": 1.5}
 MARKER = 3.5
 #: Colours of a quantity that grows, and of one with a sign.
 GROWING, SIGNED = "cividis", "RdBu_r"
