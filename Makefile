@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lint
+.PHONY: run test lint docs
 
 run: $(INSTALLED)
 	$(BIN)/mlxc run examples/water.xyz
@@ -16,6 +16,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In build/site; begin at its index.html.
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees -c docs . build/site
 
 # torch comes first, by itself, so that no other package chooses its build.
 $(INSTALLED): setup.cfg
