@@ -27,12 +27,14 @@ autodoc_typehints = "none"
 html_theme = "furo"
 html_title = f"mlxc {release}"
 html_extra_path = ["top"]
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_show_sphinx = False
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 #: A row of a list like that of arguments: names, two spaces or more, what they are.
-_ROW = re.compile(r"^[\w.*, \[\]()/]+?(?: {2,}| : )\S")
+_ROW = re.compile(r"^[\w*, /]+?(?: {2,}| : )\S")
 
 
 def _as_rst(app, what, name, obj, options, lines: list[str]) -> None:

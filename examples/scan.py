@@ -22,10 +22,10 @@ def lowest(mf):
     return mf
 
 
-atom = mlxc.KS(gto.M(atom="H 0 0 0", spin=1, basis="def2-svp", verbose=0)).density_fit().kernel()
+atom = mlxc.KS(gto.M(atom="H 0 0 0", spin=1, basis="cc-pvdz", verbose=0)).density_fit().kernel()
 print("R / A   restricted  unrestricted / kcal/mol   <S^2>")
 for r in DISTANCES:
-    mol = gto.M(atom=[("H", (0, 0, 0)), ("H", (0, 0, r))], basis="def2-svp", verbose=0)
+    mol = gto.M(atom=[("H", (0, 0, 0)), ("H", (0, 0, r))], basis="cc-pvdz", verbose=0)
     restricted = mlxc.KS(mol).density_fit().kernel()
     unrestricted = lowest(mlxc.attach(mol.UKS()).density_fit())
     energies = (np.array([restricted, unrestricted.e_tot]) - 2 * atom) * KCAL

@@ -271,7 +271,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
 
 
 def KS(mol: Any, xc: str | Functional = "default") -> Any:
-    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell, as `attach`es."""
+    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell, as `attach` makes it."""
     return attach(mol.KS(), xc)
 
 
