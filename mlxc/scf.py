@@ -271,7 +271,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
 
 
 def KS(mol: Any, xc: str | Functional = "default") -> Any:
-    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell, as `attach` makes it."""
+    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell: see `attach`."""
     return attach(mol.KS(), xc)
 
 
