@@ -76,10 +76,14 @@ class MLXC(Calculator):
         try:
             if system_changes or self.mf is None:
                 self._solve()
+            self._collect(properties)
         except InputError as err:
             raise NotPossible(str(err)) from err
         except ConvergenceError as err:
             raise NotConverged(str(err)) from err
+
+    def _collect(self, properties: Sequence[str]) -> None:
+        """Fill `results` from `mf`."""
         mf = self.mf
         self.results |= {
             "energy": mf.e_tot * units.Hartree,

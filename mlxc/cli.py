@@ -10,7 +10,7 @@ import math
 import sys
 from pathlib import Path
 
-from mlxc.errors import MlxcError
+from mlxc.errors import ConvergenceError, MlxcError
 from mlxc.plots.command import add_to as add_plot_to
 from mlxc.plots.command import completed
 from mlxc.version import __version__
@@ -239,12 +239,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(completed(sys.argv[1:] if argv is None else argv))
     try:
         return args.action(args)
-    except MlxcError as err:
+    except (MlxcError, OSError) as err:  # OSError: of the disk, where a library meets it: temporary files of integrals
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
-        return 2
-    except OSError as err:  # of the disk or the system, where a library meets it: temporary files of integrals
-        print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(err, ConvergenceError) else 2
     except KeyboardInterrupt:
         print("mlxc: interrupted; what has been written is kept, and commands that resume go on there", file=sys.stderr)
         return 130

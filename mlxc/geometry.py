@@ -11,9 +11,7 @@ from typing import Any
 
 from pyscf import gto, lib
 from pyscf.data.elements import ELEMENTS
-from pyscf.df.df_jk import _DFHF
 from pyscf.lib.exceptions import BasisNotFoundError
-from pyscf.solvent._attach_solvent import SCFWithSolvent
 
 from mlxc.errors import InputError
 
@@ -136,10 +134,15 @@ def gradient_method(mf: Any) -> Any:
     Hartree-Fock as a functional has no grid, and PySCF's code for its motion fails there.  Raises InputError where
     densities were fitted after a solvent had been added: PySCF then leaves the solvent out, or stops.
     """
-    if next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent)), None) is _DFHF and hasattr(
-        mf, "with_solvent"
-    ):
-        raise InputError("no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()")
+    if hasattr(mf, "with_solvent"):
+        from pyscf.df.df_jk import _DFHF
+        from pyscf.solvent._attach_solvent import SCFWithSolvent
+
+        outer = next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent)), None)
+        if outer is _DFHF:
+            raise InputError(
+                "no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()"
+            )
     return mf.nuc_grad_method().set(grid_response=mf._numint._xc_type(mf.xc) != "HF")
 
 

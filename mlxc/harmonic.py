@@ -22,7 +22,7 @@ from pyscf.data import nist
 from pyscf.hessian import thermo
 from scipy.constants import centi, e, epsilon_0, kilo
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method
 from mlxc.scf import converge
 from mlxc.workers import results
@@ -58,18 +58,24 @@ class Displacement:
         return f"atom {self.atom + 1} along {'-' if self.step < 0 else ''}{'xyz'[self.axis]}"
 
 
-def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient (natm, 3), Eh/Bohr, and dipole (3,), e Bohr, of a calculation with one coordinate moved."""
+def _detached(mf: Any) -> Any:
+    """A copy of a calculation with its own grids, integrals and surfaces, which it may make anew."""
     new = mf.copy()
     for part in _PARTS:
         if getattr(mf, part, None) is not None:
             setattr(new, part, copy.copy(getattr(mf, part)))
+    return new
+
+
+def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient (natm, 3), Eh/Bohr, and dipole (3,), e Bohr, of a calculation with one coordinate moved."""
+    new = _detached(mf)
     coords = mf.mol.atom_coords()
     coords[task.atom, task.axis] += task.step
     new.reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
     new = converge(new, dm0)
     if not new.converged:
-        raise InputError(f"no second derivatives: the SCF with {task.name} moved did not converge")
+        raise ConvergenceError(f"no second derivatives: the SCF with {task.name} moved did not converge")
     return gradient_method(new).kernel(), new.dip_moment(unit="AU", verbose=0)
 
 
@@ -81,7 +87,8 @@ def second_derivatives(
     Laid out as PySCF's Hessian; symmetric.  Every one of the 6 natm SCF calculations starts from the density of `mf`
     and is converged to DISPLACED.  They run one after the other, `progress` being told how many of how many are done,
     or on so many processes as `jobs` says, which needs Dask.
-    Raises InputError where one of them, or `mf` itself, has not converged, and for what has no nuclear gradients.
+    Raises ConvergenceError where one of them does not converge; InputError where `mf` itself has not, and for what has
+    no nuclear gradients.
     """
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
@@ -97,7 +104,7 @@ def second_derivatives(
             raise result
         at = int(task.step < 0), task.atom, task.axis
         gradients[at], dipoles[at] = result
-        if progress:
+        if progress and jobs == 1:  # the other processes have a bar of their own
             progress(number, len(tasks))
     hessian = ((gradients[0] - gradients[1]) / (2 * STEP)).transpose(0, 2, 1, 3)
     return (hessian + hessian.transpose(1, 0, 3, 2)) / 2, (dipoles[0] - dipoles[1]) / (2 * STEP)
@@ -105,10 +112,7 @@ def second_derivatives(
 
 def _parallel(mf: Any, dm0: np.ndarray, tasks: list[Displacement], jobs: int) -> Any:
     """Each task with its result, or the exception that it ended with, on local processes."""
-    mf = mf.copy()
-    for part in _PARTS:  # with grids, integrals and surfaces that the other processes make anew
-        if getattr(mf, part, None) is not None:
-            setattr(mf, part, copy.copy(getattr(mf, part)))
+    mf = _detached(mf)
     if hasattr(mf._numint, "without_tables"):
         mf._numint = mf._numint.without_tables()
     return results(partial(_moved, mf.reset(mf.mol), dm0), tasks, jobs, extra="bench")

@@ -21,7 +21,6 @@ def iso_orbital(features: Features, eta: float = 1.0) -> tuple[torch.Tensor, tor
 
     That of both is the ratio of the sums over the spins, 1 for one orbital in each.  Unlike the product of the spins' z
     it hardly depends on a spin that is hardly there: its slope with respect to any tau is at most 1 / tau of both.
-    With the product, correlation gave the tail of the 1s of Be+ a dE/dtau of -3 below the 2s of the other spin.
 
     Where one orbital has an extremum, as between the atoms of H2, tau_W and tau both vanish, and the slope of their
     bare ratio is without bound: eta tau_unif bounds it by 1 / (eta tau_unif).  With eta = 1 it is 1 - beta of Furness
@@ -30,8 +29,8 @@ def iso_orbital(features: Features, eta: float = 1.0) -> tuple[torch.Tensor, tor
     """
     n = features.rho + RHO_FLOOR
     small = eta * 0.3 * (6 * math.pi**2) ** (2 / 3) * n ** (5 / 3)
-    one, all = features.sigma_same / (8 * n) + small, features.tau + small
-    return one / all, one.sum(0) / all.sum(0)
+    w, t = features.sigma_same / (8 * n) + small, features.tau + small
+    return w / t, w.sum(0) / t.sum(0)
 
 
 def _local_exchange(features: Features) -> torch.Tensor:

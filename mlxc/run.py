@@ -15,8 +15,8 @@ from pyscf.data.nist import BOHR, HARTREE2EV
 from scipy.constants import atm
 
 from mlxc import models
+from mlxc.calculation import ensemble
 from mlxc.domain import novelty
-from mlxc.ensemble import ensemble_energies, uncertainty_kcal
 from mlxc.errors import InputError
 from mlxc.excited import Excitations, excitations
 from mlxc.files import write_atomic
@@ -128,9 +128,8 @@ def run(
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
-    members = models.load_members(functional.source) if functional is not None and functional.source else []
-    if mf.converged and members:
-        result["energy_uncertainty_kcal"] = uncertainty_kcal(ensemble_energies(mf, members), xc)
+    if mf.converged and (found_ensemble := ensemble(mf)):
+        result["energy_uncertainty_kcal"] = found_ensemble[1]
     if mf.converged and functional is not None and functional.domain:
         result["novelty"] = novelty(mf)
     if (search or task == "gradient") and mf.converged:

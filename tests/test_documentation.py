@@ -93,7 +93,7 @@ def test_python_blocks_run(page, coarse):
 def test_commands_are_there(page):
     """Argparse ends the process where a command or an option is not."""
     for arguments in commands(page):
-        assert callable(cli._parser().parse_args(arguments).action)
+        assert callable(cli._parser().parse_args(cli.completed(arguments)).action)
 
 
 @pytest.mark.parametrize("page", with_blocks("toml"), ids=name_of)

@@ -32,7 +32,7 @@ def results(xc, coords, order=(0, 1, 2), turned=UNTURNED):
         return {symbol: (points @ turned.T, volume) for symbol, (points, volume) in own(*args, **kwargs).items()}
 
     mf.grids.level, mf.grids.gen_atomic_grids = 0, atomic_grids
-    mf.conv_tol, mf.conv_tol_grad = 1e-13, 1e-8
+    mf.conv_tol, mf.conv_tol_grad = 1e-11, 1e-8
     mf.kernel()
     assert mf.converged
     forces = -mf.nuc_grad_method().set(grid_response=True).kernel()

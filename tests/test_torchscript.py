@@ -83,8 +83,7 @@ def test_the_protocol(tmp_path):
     sha256 = mlxc.export(functional, path)
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     extra = dict.fromkeys(("metadata", "features", "expected_d3_settings", "protocol_version"), "")
-    with pytest.warns(DeprecationWarning, match="jit"):
-        script = torch.jit.load(str(path), _extra_files=extra)
+    script = torch.jit.load(str(path), _extra_files=extra)
     extra = {k: json.loads(v) for k, v in extra.items()}
     assert extra.pop("metadata")["model_sha256"] == mlxc.models.sha256("mlxc-mgga1")
     assert extra == {

@@ -69,8 +69,5 @@ def write(figures: dict[str, Any], out: Path) -> list[Path]:
             content = io.BytesIO()
             drawn.savefig(content, format=form, **settings)
             paths.append(out / f"{name}.{form}")
-            try:
-                write_atomic(paths[-1], content.getvalue())
-            except OSError as err:
-                raise InputError(f"cannot write {paths[-1]}: {err.strerror}") from err
+            write_atomic(paths[-1], content.getvalue())
     return paths

@@ -89,10 +89,7 @@ def field(values: Any) -> Any:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write results; the file appears complete or not at all.  Raises InputError where that fails."""
-    try:
-        write_atomic(path, json.dumps(content) + "\n")
-    except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}") from err
+    write_atomic(path, json.dumps(content) + "\n")
 
 
 def load(path: Path) -> dict[str, Any]:
