@@ -83,10 +83,11 @@ def test_plane_of_water(xyz):
 
 
 def test_one_electron_has_nothing_but_exact_exchange(xyz):
-    content = plane.compute(xyz("h2+", "2\n\nH 0 0 0\nH 0 0 1.06\n"), ["default"], "sto-3g", charge=1)
-    (functional,) = content["functionals"]
+    content = plane.compute(xyz("h2+", "2\n\nH 0 0 0\nH 0 0 1.06\n"), ["default", "t-lmf"], "sto-3g", charge=1)
+    functional, published = content["functionals"]
     np.testing.assert_allclose(array(functional, "mixing")[0], 1, atol=1e-6)
     np.testing.assert_allclose(array(functional, "fraction"), 1, atol=1e-6)
+    np.testing.assert_allclose(array(published, "fraction"), 0.48, atol=1e-6)  # c tau_W / tau
     figures = plane.draw(content)
     assert list(figures) == ["", "-line"]
     titles = [axes.get_ylabel() for axes in figures["-line"].axes]
