@@ -69,7 +69,7 @@ def test_gradients_of_self_consistent_results(trained, name, whole, monkeypatch)
         response_gradient(mf, orbital_energies=weights),
     ]
     parameters = list(trained.parameters())
-    start, step = parameters_to_vector(parameters).detach(), 2e-3
+    start, step = parameters_to_vector(parameters).detach(), 6e-3
     direction = torch.randn(len(start), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     moved = []
     for k in (1, -1, 2, -2):

@@ -12,7 +12,7 @@ from pyscf.dispersion import dftd4
 import mlxc
 from mlxc.analytic import R2SCAN
 from mlxc.cli import main
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method
 from mlxc.harmonic import second_derivatives
 from mlxc.localhybrid import HartreeFock
@@ -159,7 +159,7 @@ def test_vibrations_refuse_what_they_cannot_do():
     mf = calculation("H2", "hf")
     with pytest.raises(InputError, match="kernel"):
         mlxc.vibrations(mlxc.KS(mf.mol, "hf"))
-    with pytest.raises(InputError, match="atom 1 along x"):
+    with pytest.raises(ConvergenceError, match="atom 1 along x"):
         mlxc.vibrations(mf.set(max_cycle=1))
 
 

@@ -161,10 +161,26 @@ def climb(start: Start) -> Solution:
     return Solution(lowest, "none", attempts)
 
 
+def parted(mf: Any) -> np.ndarray:
+    """Orbitals of both spins (2, nao, nmo), of a restricted singlet whose last pair is torn apart.
+
+    HOMO and LUMO are mixed half and half, with one sign for each spin: in a stretched bond one electron on either side.
+    Lower solutions of broken symmetry can lie behind a barrier, which no analysis of stability looks over.
+    """
+    homo = int(np.flatnonzero(mf.mo_occ > 0)[-1])
+    orbitals = np.array([mf.mo_coeff, mf.mo_coeff])
+    pair = mf.mo_coeff[:, homo : homo + 2] / np.sqrt(2)
+    for spin, sign in enumerate((1, -1)):
+        orbitals[spin][:, homo] = pair[:, 0] + sign * pair[:, 1]
+        orbitals[spin][:, homo + 1] = pair[:, 1] - sign * pair[:, 0]
+    return orbitals
+
+
 def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
     """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
 
-    With `broken_symmetry` a restricted solution may become an unrestricted one.  Where the analysis breaks off, as
+    With `broken_symmetry` a restricted solution may become an unrestricted one; of a stable singlet this is tried from
+    `parted` orbitals.  Where the analysis breaks off, as
     PySCF's does for functionals without second derivatives, the solution stays as it is.
     """
     try:
@@ -180,10 +196,11 @@ def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
         inside, outside, stable, stable_outside = mf.stability(
             external=restricted and broken_symmetry, return_status=True
         )
-        if stable and stable_outside is not False:
+        stays = stable and stable_outside is not False
+        if stays and not (restricted and broken_symmetry and mf.mol.spin == 0):
             return Solution(mf, rung, attempts, stable=True)
         if stable:
-            step, lower, orbitals = "broken symmetry", mf.to_uks(), outside
+            step, lower, orbitals = "broken symmetry", mf.to_uks(), parted(mf) if stays else outside
             occupations = np.array([mf.mo_occ > 0, mf.mo_occ > 1], dtype=float)
         else:
             step, lower, orbitals, occupations = "stability", mf.copy(), inside, mf.mo_occ
@@ -191,7 +208,8 @@ def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
         lower.callback = cycles = Cycles()
         found = second_order(lower)
         attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
-        if found.converged and abs(found.e_tot - mf.e_tot) < SAME:  # a rotation of an atom that the grid resists
+        alike = abs(found.e_tot - mf.e_tot) < SAME  # a rotation of an atom that the grid resists
+        if (found.converged and alike) or (stays and not (found.converged and found.e_tot < mf.e_tot)):
             return Solution(mf, rung, attempts, stable=True)
         if not found.converged or found.e_tot > mf.e_tot:
             break
