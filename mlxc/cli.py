@@ -10,7 +10,7 @@ import math
 import sys
 from pathlib import Path
 
-from mlxc.errors import ConvergenceError, MlxcError
+from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.plots.command import add_to as add_plot_to
 from mlxc.plots.command import completed
 from mlxc.version import __version__
@@ -69,7 +69,6 @@ def _models(args: argparse.Namespace) -> int:
     import json
 
     from mlxc import models, torchscript
-    from mlxc.errors import InputError
 
     if args.export:
         functional = models.resolve(args.name or "default")

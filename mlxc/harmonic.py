@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from pyscf import gto, lib, symm
 from pyscf.data import nist
-from pyscf.hessian import thermo
 from scipy.constants import centi, e, epsilon_0, kilo
 
 from mlxc.errors import ConvergenceError, InputError
@@ -170,6 +169,8 @@ class Vibrations:
         """At a temperature and pressure; imaginary vibrations do not count.  Raises InputError unless both are > 0."""
         if not (0 < temperature_k < math.inf and 0 < pressure_pa < math.inf):
             raise InputError(f"no thermochemistry at {temperature_k} K and {pressure_pa} Pa: both have to be positive")
+        from pyscf.hessian import thermo
+
         model = SimpleNamespace(mol=self.mol, e_tot=self.energy_hartree)
         with lib.temporary_env(symm.geom, TOLERANCE=SAME):
             found = thermo.thermo(model, self.frequencies_cm / WAVENUMBER, temperature_k, pressure_pa)
@@ -182,6 +183,8 @@ def vibrations(mf: Any, jobs: int = 1, progress: Callable[[int, int], None] | No
 
     Meaningful where forces vanish: `Vibrations.largest_force` tells.  Options and errors as `second_derivatives`.
     """
+    from pyscf.hessian import thermo  # with all of PySCF's Hessians, which `import mlxc` does without
+
     hessian, dipole = second_derivatives(mf, jobs, progress)
     found = thermo.harmonic_analysis(mf.mol, hessian, imaginary_freq=False)
     modes = np.asarray(found["norm_mode"]).reshape(-1, mf.mol.natm, 3)  # displacement / (amu^(1/2) Bohr)

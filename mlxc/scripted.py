@@ -124,12 +124,12 @@ def _read(path: Path, sha256: str | None) -> tuple[Any, dict[str, Any]]:
     return script, extra | {"sha256": found}
 
 
-def describe(name: str | os.PathLike, sha256: str | None = None) -> dict[str, Any]:
+def describe(name: str | os.PathLike) -> dict[str, Any]:
     """What a file says of itself, by its name or FILE.fun@SHA256, with `name`, `sha256` and PySCF's `mf.disp`.
 
     Raises as `load`.
     """
-    return _loaded(name, sha256)[1]
+    return _loaded(name, None)[1]
 
 
 def load(name: str | os.PathLike, sha256: str | None = None) -> ScriptFunctional:

@@ -180,8 +180,8 @@ def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
     """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
 
     With `broken_symmetry` a restricted solution may become an unrestricted one; of a stable singlet this is tried from
-    `parted` orbitals.  Where the analysis breaks off, as
-    PySCF's does for functionals without second derivatives, the solution stays as it is.
+    `parted` orbitals.  Where the analysis breaks off, as PySCF's does for functionals without second derivatives, the
+    solution stays as it is.
     """
     try:
         return _followed(solution, broken_symmetry)
@@ -208,10 +208,11 @@ def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
         lower.callback = cycles = Cycles()
         found = second_order(lower)
         attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
-        alike = abs(found.e_tot - mf.e_tot) < SAME  # a rotation of an atom that the grid resists
-        if (found.converged and alike) or (stays and not (found.converged and found.e_tot < mf.e_tot)):
+        down = found.converged and found.e_tot <= mf.e_tot
+        alike = found.converged and abs(found.e_tot - mf.e_tot) < SAME  # a rotation of an atom that the grid resists
+        if alike or (stays and not down):
             return Solution(mf, rung, attempts, stable=True)
-        if not found.converged or found.e_tot > mf.e_tot:
+        if not down:
             break
         mf, rung = found, step
     return Solution(mf, rung, attempts, stable=False)

@@ -102,8 +102,9 @@ class Species:
             content = json.loads(self.path(folder).read_text())
             complete = content["of"] == self.identity and content["more"].items() >= self.more.items()
             result = content["result"]
+            found = digest(result)
             # Files of earlier versions have no hash.
-            whole = content.get("sha256", digest(result)) == digest(result) and isinstance(result["converged"], bool)
+            whole = content.get("sha256", found) == found and isinstance(result["converged"], bool)
             return result if complete and whole else None
         except UNREADABLE:
             return None

@@ -110,8 +110,7 @@ def mixing(figure: Any, functional: NeuralLocalHybrid) -> None:
     """The share of exact exchange over alpha, for several s."""
     axes = figure.subplots()
     for s in GRADIENTS:
-        channel, _ = functional.variables(uniform_tau(s))
         with torch.no_grad():
-            axes.plot(ALPHA, functional.mixing_function(channel)[0], label=f"s = {s:g}")
+            axes.plot(ALPHA, functional.local_mixing(uniform_tau(s))[0], label=f"s = {s:g}")
     axes.set(xlabel="alpha", ylabel="share of exact exchange", ylim=(0, 1.05))
     axes.legend()
