@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from mlxc import models
+from mlxc.domain import novelty
 from mlxc.ensemble import ensemble_energies, uncertainty_kcal
-from mlxc.errors import ConvergenceError, InputError
+from mlxc.errors import ConvergenceError, InputError, run_by_pyscf
 from mlxc.ongrid import attached
 from mlxc.scf import KS, converge
 
@@ -52,15 +53,21 @@ def solve(mf: Any, dm0: Any = None) -> Any:
 
     As `mlxc.converge`, but raises ConvergenceError where that fails, and InputError for what PySCF cannot run.
     """
-    try:
+    with run_by_pyscf(mf.xc, ours=attached(mf) is not None):
         mf = converge(mf, dm0)
-    except (NotImplementedError, RuntimeError) as err:
-        raise InputError(f"PySCF cannot run {mf.xc}: {err}") from err
     if not mf.converged:
         raise ConvergenceError(
             f"the SCF with {mf.xc} did not converge, nor did the second-order solver: look at geometry, charge and spin"
         )
     return mf
+
+
+def strange(mf: Any) -> list[str] | None:
+    """In what the molecule of a converged calculation is unlike those that its model was trained on
+    (`mlxc.novelty`); None for a functional that does not know what these were.
+    """
+    functional = attached(mf)
+    return novelty(mf) if functional is not None and functional.domain else None
 
 
 def ensemble(mf: Any) -> tuple[np.ndarray, float] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pyscf.scf.diis import CDIIS
 
-from mlxc.numint import cpu_only
+from mlxc.backend import cpu_only
 
 
 class Diis(CDIIS):

@@ -3,6 +3,11 @@
 The command line turns every `MlxcError` into one line on standard error.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MlxcError(Exception):
     """Base of all errors that mlxc raises on purpose."""
@@ -33,3 +38,19 @@ class ReferenceFileError(MlxcError):
 UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a calculation can break off with: numbers that are not finite (numpy, scipy), memory, PySCF's own checks.
 BREAKS = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
+
+
+@contextmanager
+def run_by_pyscf(name: str, ours: bool) -> Iterator[None]:
+    """Within, what PySCF cannot do with the functional `name` (no such derivative, no parameters of a dispersion
+    correction, a package that is not there: ImportError, RuntimeError) becomes an InputError that says so.
+
+    Not if the functional is `ours`: then the fault is mlxc's, and its traceback is needed.
+    """
+    try:
+        yield
+    except (ImportError, RuntimeError) as err:
+        if ours:
+            raise
+        more = "; dispersion corrections need pip install pyscf-dispersion" if "-d" in name.lower() else ""
+        raise InputError(f"PySCF cannot run {name!r}: {str(err) or type(err).__name__}{more}") from err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,24 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise InputError(f"cannot write {folder}: {err.strerror}") from err
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes of mlxc from working in it, until the end of the block or of this process.
+
+    Nothing is left behind, however the process ends.  Raises InputError where another one is at work there, and where
+    the folder cannot be made.  Where the file system has no locks, every process believes that it is alone.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise InputError(f"another process is at work in {folder}: wait for it, or give another --out") from err
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -39,7 +39,7 @@ _SECOND = ((4, 5, 6), (5, 7, 8), (6, 8, 9))
 
 
 class LocalHybridGradients:
-    """What `LocalHybridSCF.nuc_grad_method` adds to the class of PySCF's gradient object."""
+    """What `mlxc.hybridscf.LocalHybridSCF.nuc_grad_method` adds to the class of PySCF's gradient object."""
 
     __name_mixin__ = "LocalHybrid"
     base: Any

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from pyscf import dft, lib
 
+from mlxc.backend import Backend
 from mlxc.exx import BLOCK, FittedExchange, factorize, occupied_fock
-from mlxc.numint import Backend, derivatives
+from mlxc.numint import derivatives
 from mlxc.pairs import basis_functions_at
 from mlxc.parallel import shared_out
 

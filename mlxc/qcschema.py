@@ -14,12 +14,10 @@ from pyscf import lib
 from pyscf.data.nist import BOHR
 
 from mlxc import models
-from mlxc.calculation import ensemble, prepare, solve
-from mlxc.domain import novelty
+from mlxc.calculation import ensemble, prepare, solve, strange
 from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.geometry import gradient_method, make_mole
 from mlxc.harmonic import hessian
-from mlxc.ongrid import attached
 from mlxc.properties import polarizability
 from mlxc.version import __version__
 
@@ -100,12 +98,12 @@ def _properties(mf: Any) -> dict[str, Any]:
 
 
 def _extras(mf: Any, method: str) -> dict[str, Any]:
-    functional, found = attached(mf), ensemble(mf)
+    found, reasons = ensemble(mf), strange(mf)
     extras: dict[str, Any] = {"model": str(mf.xc), "model_sha256": models.sha256(method), "pyscf": pyscf.__version__}
     if found:
         extras |= {"ensemble_energies_hartree": found[0].tolist(), "energy_uncertainty_kcal": found[1]}
-    if functional is not None and functional.domain:
-        extras["novelty"] = novelty(mf)
+    if reasons is not None:
+        extras["novelty"] = reasons
     return extras
 
 

@@ -15,9 +15,8 @@ from pyscf.data.nist import BOHR, HARTREE2EV
 from scipy.constants import atm
 
 from mlxc import models
-from mlxc.calculation import ensemble
-from mlxc.domain import novelty
-from mlxc.errors import InputError
+from mlxc.calculation import ensemble, strange
+from mlxc.errors import InputError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
 from mlxc.files import write_atomic
 from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
@@ -104,12 +103,8 @@ def run(
     mf = KS(mol, functional or xc)
     mf.max_cycle = max_cycle
     mf.callback = progress
-    try:
+    with run_by_pyscf(name, ours=functional is not None):
         mf = converge(mf)
-    except (NotImplementedError, RuntimeError) as err:
-        if functional is not None:
-            raise
-        raise InputError(f"PySCF cannot run {xc!r}: {err}") from err
     found = None
     if search and mf.converged:
         mf, found = _optimize(mf, optimised, name, task == "ts")
@@ -130,8 +125,8 @@ def run(
     }
     if mf.converged and (found_ensemble := ensemble(mf)):
         result["energy_uncertainty_kcal"] = found_ensemble[1]
-    if mf.converged and functional is not None and functional.domain:
-        result["novelty"] = novelty(mf)
+    if mf.converged and (reasons := strange(mf)) is not None:
+        result["novelty"] = reasons
     if (search or task == "gradient") and mf.converged:
         result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if search and mf.converged:

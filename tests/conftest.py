@@ -7,13 +7,44 @@ import pytest
 import torch
 from pyscf import gto
 
+from mlxc.bench import species
+from mlxc.cli import main
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
+from mlxc.reference import build
 from mlxc.reference.benchmark import graph_key
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
+
+
+@pytest.fixture
+def refused(capsys):
+    """refused(*argv): the one line on standard error of a command that must exit with status 2."""
+
+    def run(*argv):
+        assert main([str(a) for a in argv]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("mlxc: error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """No worker processes: tasks are done one after the other in this one; returns the names of those that were."""
+    names = []
+
+    def results(work, tasks, *_, **__):
+        for task in tasks:
+            names.append(task.name)
+            yield task, work(task)
+
+    for module in (species, build):
+        monkeypatch.setattr(module, "results", results)
+    return names
 
 
 def _shake(functional, seed):

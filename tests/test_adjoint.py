@@ -60,7 +60,7 @@ def test_gradients_of_self_consistent_results(trained, name, whole, monkeypatch)
     """Also of large molecules, whose Fock matrix is whole at the end of the SCF only."""
     if not whole and trained.exx_omega is None:
         pytest.skip("semilocal functionals always have the whole Fock matrix")
-    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", whole)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", whole)
     mf = run(SYSTEMS[name], trained)
     _, (operator, weights) = results(mf)
     got = [

@@ -6,7 +6,7 @@ import torch
 from pyscf.dft import libxc
 
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
-from mlxc.numint import Backend
+from mlxc.backend import Backend
 from mlxc.scf import KS
 
 PAIRS = [(SlaterPW92(), "slater,pw_mod"), (PBE(), "pbe"), (R2SCAN(), "r2scan")]

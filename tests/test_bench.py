@@ -33,20 +33,6 @@ from mlxc.reference.benchmark import Property, Reaction, make_system
 from mlxc.units import KCAL
 
 
-@pytest.fixture
-def in_turn(monkeypatch):
-    """No cluster: species are computed one after the other in this process; returns the names of those that were."""
-    names = []
-
-    def results(work, tasks, *_, **__):
-        for task in tasks:
-            names.append(task.name)
-            yield task, work(task)
-
-    monkeypatch.setattr(species_module, "results", results)
-    return names
-
-
 def run(folder, out, *more, xc="pbe0", basis="6-31g"):
     """`mlxc bench` and its report."""
     argv = ["bench", "--data", folder, "--xc", xc, "--protocol", "fast", "--basis", basis, "--out", out, *more]

@@ -12,8 +12,8 @@ from pyscf.scf.diis import CDIIS
 
 import mlxc
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
+from mlxc.backend import Backend
 from mlxc.errors import InputError, UnknownFunctionalError
-from mlxc.numint import Backend
 
 OURS = R2SCAN()
 

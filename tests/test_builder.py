@@ -47,20 +47,6 @@ def recipe(tmp_path):
 
 
 @pytest.fixture
-def in_turn(monkeypatch):
-    """No cluster: tasks are done one after the other in this process; returns the names of those that were."""
-    names = []
-
-    def results(work, tasks, *_):
-        for task in tasks:
-            names.append(task.name)
-            yield task, work(task)
-
-    monkeypatch.setattr(builder, "results", results)
-    return names
-
-
-@pytest.fixture
 def fail_at(monkeypatch):
     """Makes the calculation of the system of this name raise this error."""
     real = builder.build_system

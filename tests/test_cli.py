@@ -9,6 +9,7 @@ import pytest
 
 from mlxc import models
 from mlxc.cli import main
+from mlxc.errors import InputError, run_by_pyscf
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.neural import NeuralMetaGGA
 
@@ -24,15 +25,6 @@ def water(tmp_path):
     path = tmp_path / "water.xyz"
     path.write_text(WATER)
     return path
-
-
-def refused(capsys, *argv):
-    """The one line on standard error of a command that must exit with status 2."""
-    assert main([str(a) for a in argv]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("mlxc: error: ")
-    return lines[0]
 
 
 def test_energy_with_the_default_model(water, tmp_path, capsys):
@@ -82,13 +74,23 @@ def test_second_order_solver_is_announced(water, capsys):
     assert capsys.readouterr().out.count("second-order solver") == 1
 
 
-def test_functional_that_pyscf_refuses(water, capsys):
-    assert "laplacian" in refused(capsys, "run", water, "--xc", "scanl", "--basis", "sto-3g")
+def test_functional_that_pyscf_refuses(water, refused):
+    assert "laplacian" in refused("run", water, "--xc", "scanl", "--basis", "sto-3g")
 
 
-def test_unknown_functional(water, capsys):
-    assert "'nonsense'" in refused(capsys, "run", water, "--xc", "nonsense")
-    assert "unknown functional" in refused(capsys, "run", water, "--xc", "n" * 300)  # too long for a file's name
+def test_our_own_faults_are_not_laid_on_pyscf():
+    with (
+        pytest.raises(InputError, match="PySCF cannot run 'pbe': NotImplementedError"),
+        run_by_pyscf("pbe", ours=False),
+    ):
+        raise NotImplementedError
+    with pytest.raises(RuntimeError, match="shapes"), run_by_pyscf("mlxc-lh3", ours=True):
+        raise RuntimeError("shapes")
+
+
+def test_unknown_functional(water, refused):
+    assert "'nonsense'" in refused("run", water, "--xc", "nonsense")
+    assert "unknown functional" in refused("run", water, "--xc", "n" * 300)  # too long for a file's name
 
 
 @pytest.mark.parametrize(
@@ -105,16 +107,16 @@ def test_unknown_functional(water, capsys):
         (b"\xff\xfe\x00\x01", "not text"),
     ],
 )
-def test_unreadable_geometry(tmp_path, capsys, text, reason):
+def test_unreadable_geometry(tmp_path, refused, text, reason):
     path = tmp_path / "bad.xyz"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert reason in refused(capsys, "run", path)
+    assert reason in refused("run", path)
 
 
-def test_a_single_atom_has_no_geometry(tmp_path, capsys):
+def test_a_single_atom_has_no_geometry(tmp_path, refused):
     path = tmp_path / "he.xyz"
     path.write_text("1\n\nHe 0 0 0\n")
-    assert "single atom" in refused(capsys, "run", path, "--task", "optimize")
+    assert "single atom" in refused("run", path, "--task", "optimize")
 
 
 @pytest.mark.parametrize(
@@ -126,22 +128,22 @@ def test_core_potentials_come_with_their_basis(basis, electrons):
     assert make_mole([("Ne", (0, 0, 0))], "cc-pcvdz").nelectron == 10  # of which PySCF knows no core potential
 
 
-def test_missing_file(tmp_path, capsys):
-    assert "No such file" in refused(capsys, "run", tmp_path / "absent.xyz")
+def test_missing_file(tmp_path, refused):
+    assert "No such file" in refused("run", tmp_path / "absent.xyz")
 
 
-def test_impossible_spin_and_charge(water, capsys):
-    assert "unpaired" in refused(capsys, "run", water, "--charge", 1, "--spin", 0)
-    assert "unpaired" in refused(capsys, "run", water, "--spin", 12)
-    assert "electrons" in refused(capsys, "run", water, "--charge", 10)
+def test_impossible_spin_and_charge(water, refused):
+    assert "unpaired" in refused("run", water, "--charge", 1, "--spin", 0)
+    assert "unpaired" in refused("run", water, "--spin", 12)
+    assert "electrons" in refused("run", water, "--charge", 10)
 
 
-def test_missing_basis(tmp_path, capsys):
+def test_missing_basis(tmp_path, refused):
     path = tmp_path / "u.xyz"
     path.write_text("1\n\nU 0 0 0\n")
-    assert "lacks one of U" in refused(capsys, "run", path, "--basis", "6-31g")
-    assert "'nobasis' is unknown" in refused(capsys, "run", path, "--basis", "nobasis")
-    assert "no basis" in refused(capsys, "run", path, "--basis", "")
+    assert "lacks one of U" in refused("run", path, "--basis", "6-31g")
+    assert "'nobasis' is unknown" in refused("run", path, "--basis", "nobasis")
+    assert "no basis" in refused("run", path, "--basis", "")
 
 
 def test_first_frame_of_several_is_read(tmp_path):
@@ -157,13 +159,13 @@ def test_at_least_one_cycle(water, capsys):
     assert "'0' is not a positive" in capsys.readouterr().err
 
 
-def test_unwritable_output(water, tmp_path, capsys):
+def test_unwritable_output(water, tmp_path, refused):
     for path in (tmp_path / "no" / "out.json", tmp_path):  # before anything is computed
-        assert "a folder" in refused(capsys, "run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", path)
+        assert "a folder" in refused("run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", path)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content", "size", "config", "huge"])
-def test_damaged_model(water, tmp_path, capsys, damage):
+def test_damaged_model(water, tmp_path, refused, damage):
     folder = tmp_path / "model"
     models.save(NeuralMetaGGA(width=4, depth=1, name="small"), folder, card={})
     assert models.load(folder).name == "small"
@@ -186,16 +188,16 @@ def test_damaged_model(water, tmp_path, capsys, damage):
         }
         info = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps({**info, "config": config[damage]}))
-    assert "install the model again" in refused(capsys, "run", water, "--xc", folder)
+    assert "install the model again" in refused("run", water, "--xc", folder)
 
 
-def test_models_lists_and_describes(capsys):
+def test_models_lists_and_describes(refused, capsys):
     assert main(["models"]) == 0
     assert f"{models.DEFAULT} (default)" in capsys.readouterr().out
     assert main(["models", "default"]) == 0
     assert json.loads(capsys.readouterr().out)["card"]["errors"]
-    assert "no model" in refused(capsys, "models", "absent")
-    assert "no model.json" in refused(capsys, "models", Path(__file__).parent)
+    assert "no model" in refused("models", "absent")
+    assert "no model.json" in refused("models", Path(__file__).parent)
 
 
 def test_no_traceback_in_a_real_process(tmp_path):

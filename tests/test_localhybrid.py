@@ -7,6 +7,7 @@ from pyscf import df, dft, gto, lib, scf, symm, tdscf
 
 import mlxc
 from mlxc.analytic import LDA_X, Total, pw92, r2scan_correlation
+from mlxc.backend import Label
 from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis
 from mlxc.features import Features
@@ -14,7 +15,6 @@ from mlxc.integrate import LocalHybridNumInt
 from mlxc.limits import bounded_mixing, scaled_correlation, tail_gate
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid, iso_orbital
 from mlxc.neural import NeuralLocalHybrid
-from mlxc.numint import Label
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def plain(mole):
 @pytest.mark.parametrize("change", ["density_fit", "level_shift", "damp", "restart"])
 @pytest.mark.parametrize("whole", [0, 100])
 def test_scf_options_reach_the_same_energy(mole, change, whole, plain, monkeypatch):
-    monkeypatch.setattr(mlxc.scf, "WHOLE_FOCK", whole)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", whole)
     mf = mlxc.KS(mole("CH3"), IsoOrbitalHybrid())
     mf.conv_tol = 1e-10
     if change == "density_fit":
@@ -261,7 +261,7 @@ def test_fixed_form_by_name(mole):
 
 
 def test_without_cycles_the_orbitals_are_those_of_the_first_fock_matrix(mole, monkeypatch):
-    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
     mf = mlxc.KS(mole("H2O"), "t-lmf")
     mf.max_cycle = 0
     dm = mf.get_init_guess()
@@ -292,7 +292,7 @@ def test_solvent_responds_and_comes_last(mole):
 
 @pytest.mark.parametrize("whole", [0, 100])
 def test_fractional_occupations(whole, mole, monkeypatch):
-    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", whole)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", whole)
     mf = scf.addons.frac_occ(mlxc.KS(mole("O"), "t-lmf"))
     mf.kernel()
     assert mf.converged
@@ -305,7 +305,7 @@ def test_fractional_occupations(whole, mole, monkeypatch):
 
 
 def test_checkpoint_holds_the_final_orbitals(mole, monkeypatch, tmp_path):
-    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
     mf = mlxc.KS(mole("H2O"), "t-lmf").set(chkfile=str(tmp_path / "h2o.chk")).run()
     assert np.allclose(lib.chkfile.load(mf.chkfile, "scf/mo_energy"), mf.mo_energy)
 
@@ -323,7 +323,7 @@ def test_open_shells_with_point_group_symmetry(mole):
 def test_orbitals_with_point_group_symmetry_are_in_order(name, kind, mole, monkeypatch):
     mol = mole(name)
     plain = mlxc.attach(getattr(mol, kind)(), "t-lmf").run(conv_tol=1e-10)
-    monkeypatch.setattr("mlxc.scf.WHOLE_FOCK", 0)
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
     mol = mol.copy().set(symmetry=True).build()
     mf = mlxc.attach(getattr(mol, kind)(), "t-lmf").run(conv_tol=1e-10)
     assert np.allclose(mf.mo_energy, plain.mo_energy, atol=1e-4)

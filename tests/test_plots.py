@@ -32,14 +32,6 @@ def xyz(tmp_path):
     return write
 
 
-def refused(capsys, *argv):
-    """The one line on standard error of a command that must exit with status 2."""
-    assert main([str(a) for a in argv]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("mlxc: error: ")
-    return line
-
-
 def row(content, xc):
     return next(f for f in content["functionals"] if f["xc"] == xc)
 
@@ -216,7 +208,7 @@ def test_files_are_drawn_again_without_a_calculation(xyz, tmp_path, capsys, monk
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
-def test_what_does_not_converge_is_told(tmp_path, capsys, monkeypatch, xyz):
+def test_what_does_not_converge_is_told(tmp_path, refused, capsys, monkeypatch, xyz):
     """Points that are missing are null and the status is 3; with nothing to draw it is bad input."""
     energies = Subject.energy
     monkeypatch.setattr(
@@ -232,7 +224,7 @@ def test_what_does_not_converge_is_told(tmp_path, capsys, monkeypatch, xyz):
     solve = Subject.solve
     monkeypatch.setattr(Subject, "solve", lambda self, mol: solve(self, mol, max_cycle=1))
     command = ["plot", "plane", xyz("water", WATER), "--xc", "pbe", "--basis", "sto-3g", "--out", tmp_path]
-    assert "nothing to draw" in refused(capsys, *command)
+    assert "nothing to draw" in refused(*command)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +245,10 @@ def test_what_does_not_converge_is_told(tmp_path, capsys, monkeypatch, xyz):
         (["water.xyz"], "no JSON"),
     ],
 )
-def test_mistakes(words, reason, tmp_path, capsys, monkeypatch, xyz):
+def test_mistakes(words, reason, tmp_path, refused, monkeypatch, xyz):
     monkeypatch.chdir(tmp_path)
     xyz("water", WATER)
-    assert reason in refused(capsys, "plot", *words)
+    assert reason in refused("plot", *words)
 
 
 @pytest.mark.parametrize(
@@ -266,21 +258,21 @@ def test_mistakes(words, reason, tmp_path, capsys, monkeypatch, xyz):
      '{"picture": "charge", "format": 1, "number": [0, 1], "neutral": 1, "symbol": 3, "basis": 1}',
      '{"picture": "dissociation", "format": 1, "molecule": "H2", "basis": "", "exact": []}'],
 )  # fmt: skip
-def test_damaged_files(text, tmp_path, capsys):
+def test_damaged_files(text, tmp_path, refused):
     path = tmp_path / "damaged.json"
     path.write_text(text)
-    assert "damaged.json" in refused(capsys, "plot", path)
+    assert "damaged.json" in refused("plot", path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unwritable_folder(tmp_path, capsys):
+def test_unwritable_folder(tmp_path, refused):
     (tmp_path / "file").touch()
-    assert "cannot write" in refused(capsys, "plot", "charge", "H", "--out", tmp_path / "file")
+    assert "cannot write" in refused("plot", "charge", "H", "--out", tmp_path / "file")
 
 
-def test_matplotlib_is_asked_for(monkeypatch, tmp_path, capsys):
+def test_matplotlib_is_asked_for(monkeypatch, tmp_path, refused):
     monkeypatch.setattr(plots.figures, "find_spec", lambda name: None)
-    assert "mlxc[plot]" in refused(capsys, "plot", "charge", "H", "--out", tmp_path)
+    assert "mlxc[plot]" in refused("plot", "charge", "H", "--out", tmp_path)
 
 
 def test_names_of_files(tmp_path):

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 from pyscf import lib
-from test_bench import in_turn  # noqa: F401
 
 import mlxc
 from mlxc import models
@@ -106,17 +105,39 @@ def read_only(folder):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_full_disk(name, place, in_turn, capsys):  # noqa: F811
+def test_full_disk(name, place, in_turn, capsys):
     with full_disk():
         last = stopped(name, place, capsys)
     assert "File too large" in last or "unable to" in last.lower()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_folder_that_cannot_be_written(name, place, in_turn, capsys):  # noqa: F811
+def test_folder_that_cannot_be_written(name, place, in_turn, capsys):
     with read_only(place / "out"):
         last = stopped(name, place, capsys)
     assert "cannot write" in last
+
+
+AT_WORK = """
+import sys, time
+from pathlib import Path
+from mlxc.files import sole_use
+with sole_use(Path(sys.argv[1])):
+    print("here", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("name", "folder"), [("bench", "b"), ("train", "train")])
+def test_one_process_at_a_time(name, folder, place, in_turn, capsys):
+    """A second one is refused while the first works in the folder, and nobody once it is killed."""
+    words = [w.replace("IN", str(place)).replace("OUT", str(place / "out")) for w in COMMANDS[name]]
+    path = place / "out" / folder
+    with subprocess.Popen([sys.executable, "-c", AT_WORK, path], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "here\n"
+        assert "another process is at work" in stopped(name, place, capsys)
+        first.kill()
+    assert main(words) == 0
 
 
 def test_a_disk_that_fills_up_later(place, capsys):

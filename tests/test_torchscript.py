@@ -7,7 +7,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from test_cli import refused
 
 import mlxc
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
@@ -211,7 +210,7 @@ def test_attached_functionals_follow_each_other(tmp_path, mole):
         mf.define_xc_(functional.eval_xc, "GGA").kernel()
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, refused, capsys):
     path, xyz, out = tmp_path / "f.fun", tmp_path / "h2.xyz", tmp_path / "out.json"
     xyz.write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
     assert main(["models", "mlxc-mgga1", "--export", str(path)]) == 0
@@ -225,7 +224,7 @@ def test_command_line(tmp_path, capsys):
     assert (result["xc"], result["model_hash"]) == ("mlxc-mgga1", sha256)
     assert main(["models", f"{path}@{sha256}"]) == 0
     capsys.readouterr()
-    assert sha256 in refused(capsys, *run, path)
-    assert "local hybrid" in refused(capsys, "models", "mlxc-lh3", "--export", tmp_path / "lh.fun")
-    assert "libxc" in refused(capsys, "models", "pbe0", "--export", tmp_path / "pbe0.fun")
+    assert sha256 in refused(*run, path)
+    assert "local hybrid" in refused("models", "mlxc-lh3", "--export", tmp_path / "lh.fun")
+    assert "libxc" in refused("models", "pbe0", "--export", tmp_path / "pbe0.fun")
     assert not (tmp_path / "lh.fun").exists()

@@ -15,10 +15,11 @@ from mlxc import models
 from mlxc.bench import report
 from mlxc.bench.judge import judged
 from mlxc.bench.protocol import PROTOCOLS, Protocol
+from mlxc.bench.quantities import Result
 from mlxc.bench.species import Species, compute_all, identity_of
-from mlxc.bench.suite import load
-from mlxc.errors import BREAKS, InputError, MlxcError
-from mlxc.files import make_folder
+from mlxc.bench.suite import Suite, load
+from mlxc.errors import InputError, run_by_pyscf
+from mlxc.files import make_folder, sole_use
 from mlxc.run import check_writable
 from mlxc.version import __version__
 
@@ -58,9 +59,6 @@ def bench(
         settings.mole(suite.systems[id])
     if any("minimum" in extras for extras in needed.values()):
         _need_geometric()
-    folder = out / "species"
-    make_folder(folder)
-    check_writable(folder / "result.json")
     species = [
         Species(
             suite.systems[id], xc, identity, settings, frozenset(extras),
@@ -70,7 +68,21 @@ def bench(
         for id, extras in needed.items()
     ]  # fmt: skip
     threads = None if scheduler else max(1, lib.num_threads() // jobs)
-    found = compute_all(species, folder, jobs, scheduler, threads)
+    with sole_use(out):
+        folder = out / "species"
+        make_folder(folder)
+        check_writable(folder / "result.json")
+        found = compute_all(species, folder, jobs, scheduler, threads)
+        content, times = _content(suite, settings, functionals, list(needed), found)
+        print(report.table(content))
+        print(*report.write(out, content, times), sep="\n")
+    return content
+
+
+def _content(
+    suite: Suite, settings: Protocol, functionals: dict[str, dict[str, Any]], needed: list[str], found: list[Result]
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """What report.json and timings.json hold, from the results of each functional for all species that are needed."""
     by_xc = {xc: dict(zip(needed, found[k * len(needed) :], strict=False)) for k, xc in enumerate(functionals)}
     content = {
         "mlxc": __version__,
@@ -84,9 +96,7 @@ def bench(
         ],
     }
     times = {xc: {id: r["wall_s"] for id, r in results.items() if "wall_s" in r} for xc, results in by_xc.items()}
-    print(report.table(content))
-    print(*report.write(out, content, times), sep="\n")
-    return content
+    return content, times
 
 
 def _settings(name: str, basis: str | None, broken_symmetry: bool) -> Protocol:
@@ -107,20 +117,15 @@ def _checked(xcs: list[str], protocol: Protocol) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for xc in xcs:
-        models.resolve(xc)
+        functional = models.resolve(xc)
         identity = identity_of(xc)
         if identity in found.values():
             continue
         helium = gto.M(atom="He", basis="def2-svp", verbose=0)
-        try:
+        with run_by_pyscf(xc, ours=functional is not None):
             mf = protocol.calculation(helium, xc)
             mf.grids.level = mf.nlcgrids.level = 0
             mf.kernel()
-        except MlxcError:
-            raise
-        except (ImportError, NotImplementedError, *BREAKS) as err:
-            more = "; dispersion corrections need pip install pyscf-dispersion" if "-d" in xc.lower() else ""
-            raise InputError(f"PySCF cannot run {xc!r}: {err or type(err).__name__}{more}") from err
         found[xc] = identity
     if not found:
         raise InputError("no functional is given: --xc takes names with commas between them")

@@ -106,6 +106,11 @@ class Subject:
         self._solved: dict[tuple[str, str, bool], tuple[float, float]] = {}
 
     @property
+    def ours(self) -> bool:
+        """Whether it is a functional of mlxc."""
+        return not isinstance(self.functional, LibxcFunctional)
+
+    @property
     def mixed(self) -> Mixed:
         """What exact exchange the functional takes as `Features.ex` (`mlxc.ongrid.features_at`)."""
         if isinstance(self.functional, LibxcFunctional):

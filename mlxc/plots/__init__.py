@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlxc.errors import InputError
+from mlxc.errors import UNREADABLE, InputError
 
 
 def drawings() -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -43,5 +43,5 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is for a picture {content['picture']!r}: there are {', '.join(drawings())}")
     try:
         return {f"{path.stem}{suffix}": figure for suffix, figure in draw(content).items()}
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as err:
+    except UNREADABLE as err:
         raise InputError(f"{path} does not hold what its picture needs ({err!r}): compute it again") from err

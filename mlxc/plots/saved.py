@@ -18,7 +18,7 @@ import torch
 
 from mlxc import models
 from mlxc.constraints.subject import LEVEL, Subject
-from mlxc.errors import BREAKS, InputError, MlxcError
+from mlxc.errors import BREAKS, InputError, MlxcError, run_by_pyscf
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import System
 from mlxc.version import __version__, commit
@@ -50,20 +50,17 @@ def subjects(xcs: list[str]) -> list[tuple[Subject, dict[str, Any]]]:
 
 def solved(subject: Subject, mol: Any) -> Any:
     """A converged calculation, or None.  Raises InputError for a functional that PySCF cannot run."""
-    try:
+    with run_by_pyscf(subject.name, subject.ours):
         mf = subject.solve(mol)
-        print(f"  {subject.name:16s} {mf.e_tot:16.8f} Eh{'' if mf.converged else '  NOT converged'}", flush=True)
-        return mf if mf.converged else None
-    except NotImplementedError as err:
-        raise InputError(f"PySCF cannot run {subject.name!r}: {err}") from err
+    print(f"  {subject.name:16s} {mf.e_tot:16.8f} Eh{'' if mf.converged else '  NOT converged'}", flush=True)
+    return mf if mf.converged else None
 
 
 def energy(subject: Subject, system: System, basis: str, symmetry: bool = False) -> float:
     """Self-consistent energy, Eh, nan where there is none.  Raises InputError for a functional that cannot be run."""
     try:
-        value = subject.energy(system, basis, symmetry)
-    except NotImplementedError as err:
-        raise InputError(f"PySCF cannot run {subject.name!r}: {err}") from err
+        with run_by_pyscf(subject.name, subject.ours):
+            value = subject.energy(system, basis, symmetry)
     except MlxcError:
         raise
     except BREAKS:

@@ -22,7 +22,7 @@ from pyscf import dft, gto, lib
 from pyscf.data.nist import BOHR
 
 from mlxc.errors import BREAKS, InputError, MlxcError, ReferenceFileError
-from mlxc.files import make_folder, write_atomic
+from mlxc.files import sole_use, write_atomic
 from mlxc.geometry import optimize
 from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe
@@ -197,16 +197,16 @@ def build(
     if faults:
         raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
     if tasks:
-        make_folder(parts_of(out))
         threads = None if scheduler else max(1, lib.num_threads() // jobs)
         errors = []
         work = partial(_packed, threads=threads, max_memory=max_memory)
-        for task, content in results(work, tasks, jobs, scheduler, len(done)):
-            if isinstance(content, bytes):
-                write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
-                done |= store.unpacked(content, task.name)[0]
-            else:
-                errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
+        with sole_use(parts_of(out)):
+            for task, content in results(work, tasks, jobs, scheduler, len(done)):
+                if isinstance(content, bytes):
+                    write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
+                    done |= store.unpacked(content, task.name)[0]
+                else:
+                    errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
         if errors:
             raise InputError(
                 f"{len(errors)} systems failed, so that {out} is not written: {'; '.join(errors)}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from mlxc import models
 from mlxc.domain import domain
 from mlxc.ensemble import averaged
 from mlxc.errors import InputError
-from mlxc.files import make_folder
+from mlxc.files import make_folder, sole_use
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference.benchmark import Reaction
@@ -32,11 +33,17 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     Every member of an ensemble has its own sample of all rows (Efron's bootstrap), and a folder `member-K` for its
     run; the model has the mean of their parameters, and their spread is its uncertainty (`mlxc.ensemble`).  Under
     torchrun the processes share the molecules.  Raises InputError, also where the folder holds a run and `resume` is
-    False, and for an ensemble without a model to start from, UnknownFunctionalError and ModelFileError.
+    False or another process works there, and for an ensemble without a model to start from, UnknownFunctionalError and
+    ModelFileError.
     """
     config = read_config(path)
     out = out or Path(path).parent / config.name
     config = replace(config, data=replace(config.data, cache=config.data.cache or out / "cache"))
+    with sole_use(out) if Ranks().first else nullcontext():
+        return _trained(config, out, resume, members)
+
+
+def _trained(config: Config, out: Path, resume: bool, members: int) -> Path:
     if members == 1:
         _train_one(config, out, resume)
         return out

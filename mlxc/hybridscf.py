@@ -1,0 +1,225 @@
+"""Kohn-Sham objects of PySCF that use a local hybrid: their SCF, density fitting, excitations, response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pyscf import lib, tdscf
+from pyscf.df.addons import predefined_auxbasis
+from pyscf.scf import dhf, ghf, rohf, uhf
+
+from mlxc.backend import cpu_only
+from mlxc.errors import InputError
+from mlxc.exx import auxiliary_basis
+from mlxc.functional import Functional
+from mlxc.gradient import LocalHybridGradients
+from mlxc.integrate import LocalHybridNumInt
+from mlxc.occupations import FixedOccupations
+from mlxc.response import Response
+
+#: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
+#: atoms and small radicals, whose degenerate orbitals are the hard cases, converge in fewer cycles with it.
+WHOLE_FOCK = 100
+
+
+class LocalHybridSCF:
+    """What `use_local_hybrid` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
+
+    __name_mixin__ = "LocalHybrid"
+    _numint: Any
+    mol: Any
+    grids: Any
+    max_memory: Any
+    max_cycle: Any
+    get_j: Any
+    get_fock: Any
+    make_rdm1: Any
+    canonicalize: Any
+    do_nlc: Any
+    dump_chk: Any
+    chkfile: Any
+    mo_coeff: Any
+    mo_occ: Any
+
+    def scf(self, dm0: Any = None, **kwargs: Any) -> float:
+        """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
+        ni = self._numint
+        fitted = getattr(self, "with_df", None)
+        if fitted is not None:
+            ni.auxbasis = fitted.auxbasis
+            if fitted._cderi is None:
+                ni._tables.clear()
+                fitted.build()  # before the tables of exact exchange, while its memory is free
+        if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
+            return super().scf(dm0, **kwargs)  # type: ignore[misc]
+        self._numint = ni.occupied()
+        try:
+            return super().scf(dm0, **kwargs)  # type: ignore[misc]
+        finally:
+            self._numint = ni
+
+    def _finalize(self) -> Any:
+        """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
+        if self._numint.original is not None:
+            self._numint = self._numint.original
+            fock = self.get_fock(dm=self.make_rdm1())
+            if np.isin(self.mo_occ, (0, 1, 2)).all():
+                self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
+            else:  # PySCF's mixes occupied orbitals of different occupations
+                self.mo_energy, self.mo_coeff = canonical(self.mo_coeff, self.mo_occ, fock)
+            if self.chkfile:
+                self.dump_chk({k: getattr(self, k) for k in ("e_tot", "mo_energy", "mo_coeff", "mo_occ")})
+        return super()._finalize()  # type: ignore[misc]
+
+    def density_fit(self, auxbasis: Any = None, with_df: Any = None, **kwargs: Any) -> Any:
+        """PySCF's, which goes behind this class: its gradients know nothing of local hybrids.
+
+        Coulomb and exchange share one auxiliary basis, by default `mlxc.exx.auxiliary_basis`.
+        """
+        refuse_solvent(self, "density_fit()")
+        if auxbasis is None and with_df is None:
+            auxbasis = auxiliary_basis(self.mol)
+        mf = super().density_fit(auxbasis, with_df, **kwargs)  # type: ignore[misc]
+        mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
+        return use_local_hybrid(mf, self._numint.functional)
+
+    def nuc_grad_method(self) -> Any:
+        """PySCF's object for nuclear gradients, made one for local hybrids."""
+        gradients = super().nuc_grad_method()  # type: ignore[misc]
+        return lib.set_class(gradients, (LocalHybridGradients, type(gradients)))
+
+    Gradients = nuc_grad_method
+
+    def TDA(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's object for excitations without de-excitations."""
+        return self._excitations().TDA(self, *args, **kwargs)
+
+    def TDDFT(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's TDDFT object in the form that hybrids need."""
+        return self._excitations().TDDFT(self, *args, **kwargs)
+
+    def _excitations(self) -> Any:
+        """PySCF's module of excitations for this object."""
+        if isinstance(self, rohf.ROHF):
+            raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
+        return tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
+
+    def CasidaTDDFT(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: Casida's form of TDDFT holds for functionals without exact exchange only."""
+        raise InputError("Casida's equation does not hold for a local hybrid: use TDDFT()")
+
+    TDDFTNoHybrid = CasidaTDDFT
+
+    def NMR(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: with a given gauge origin pyscf-properties would leave out the response of exchange."""
+        raise InputError(
+            f"magnetic properties are not available with {self._numint.functional.name}, a local hybrid: "
+            "pyscf-properties would leave out how its exchange responds to the field"
+        )
+
+    NSR = RotationalGTensor = NMR
+
+    def to_gpu(self) -> Any:
+        """Refused, as `cpu_only` says."""
+        cpu_only()
+
+    def to_gks(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: generalised objects have orbitals without a spin, which a local hybrid cannot take."""
+        raise InputError(molecular_only(self._numint.functional.name, "GKS"))
+
+    def gen_response(
+        self, mo_coeff=None, mo_occ=None, singlet=None, with_j=True, hermi=0, max_memory=None, with_nlc=True
+    ) -> Any:
+        """As PySCF's: the function dm1 -> change of the Fock matrix.  `singlet` is for restricted objects.
+
+        Right for changes that involve occupied orbitals, in the blocks between these and any others; the block between
+        unoccupied orbitals is zero.  Raises InputError for spin flips, and for fractional occupations but those of
+        `fractional`.
+        """
+        coefficients = np.asarray(self.mo_coeff if mo_coeff is None else mo_coeff)
+        occupations = np.asarray(self.mo_occ if mo_occ is None else mo_occ)
+        if not (np.isin(occupations, (0, 1, 2)).all() or isinstance(self, FixedOccupations)):
+            raise InputError("the response of fractionally occupied orbitals is not available")
+        restricted = occupations.ndim == 1 and not isinstance(self, rohf.ROHF)
+        if not restricted and not with_j and hermi == 0:
+            raise InputError("stability against spin flips is not available: ask for mf.stability(external=False)")
+        if restricted:
+            orbitals = [coefficients[:, occupations > 0]] * (2 if singlet is False else 1)
+        else:
+            pairs = np.broadcast_to(coefficients, (2, *coefficients.shape[-2:]))
+            filled = occupations > 0 if occupations.ndim == 2 else [occupations > 0, occupations == 2]
+            orbitals = [c[:, n] for c, n in zip(pairs, filled, strict=True)]
+            if isinstance(self, FixedOccupations):
+                orbitals = [c * np.sqrt(n[n > 0]) for c, n in zip(orbitals, occupations, strict=True)]
+        response = Response(self._numint, self.mol, self.grids, orbitals, max_memory or self.max_memory)
+        nao = self.mol.nao
+
+        def changed(dm1: np.ndarray) -> np.ndarray:
+            dm1 = np.asarray(dm1)
+            if restricted:
+                signs = np.array([0.5, -0.5][: len(orbitals)])
+                v1 = response(signs[:, None, None] * dm1.reshape(-1, 1, nao, nao))[:, 0].reshape(dm1.shape)
+            else:
+                v1 = response(dm1.reshape(2, -1, nao, nao).swapaxes(0, 1)).swapaxes(0, 1).reshape(dm1.shape)
+            if hermi == 2 or singlet is False:
+                return v1
+            if with_j:
+                vj = self.get_j(self.mol, dm1, hermi=hermi)
+                v1 += vj if restricted else vj[0] + vj[1]
+            if with_nlc and self.do_nlc():
+                from pyscf.hessian.rks import get_vnlc_resp  # not there in PySCF 2.9
+
+                total = dm1 if restricted else dm1[0] + dm1[1]
+                v1 += get_vnlc_resp(self, self.mol, coefficients, occupations, total, max_memory or self.max_memory)
+            return v1
+
+        return changed
+
+
+def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and orbitals that diagonalise `fock` among orbitals of one occupation, which may be mixed freely.
+
+    Arrays are those of a restricted object, (nao, nmo), or of an unrestricted one, (2, nao, nmo).
+    """
+    if np.ndim(mo_occ) == 2:
+        spins = [canonical(*x) for x in zip(mo_coeff, mo_occ, fock, strict=True)]
+        energies, orbitals = (np.array(x) for x in zip(*spins, strict=True))
+        return energies, orbitals
+    energies, orbitals = np.empty(len(mo_occ)), np.array(mo_coeff)
+    for n in np.unique(mo_occ):
+        same = mo_occ == n
+        energies[same], rotation = np.linalg.eigh(orbitals[:, same].T @ fock @ orbitals[:, same])
+        orbitals[:, same] = orbitals[:, same] @ rotation
+    return energies, orbitals
+
+
+def molecular_only(name: str, kind: str) -> str:
+    """Why a local hybrid cannot be used in an object of this kind, and what can."""
+    return (
+        f"{name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for {kind} take a semilocal model: "
+        'mlxc.attach(mf, "mlxc-mgga1")'
+    )
+
+
+def refuse_solvent(mf: Any, step: str) -> None:
+    """InputError where a solvent is there already: it has to know of local hybrids and of fitted integrals."""
+    if hasattr(mf, "with_solvent"):
+        raise InputError(f"{step} has to come before the solvent: mlxc.KS(mol).density_fit().PCM()")
+
+
+def use_local_hybrid(mf: Any, functional: Functional) -> Any:
+    """Make an object of PySCF's own class use a local hybrid; returns it.
+
+    Raises InputError for a generalised or periodic object and for one that has a solvent already.
+    """
+    refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
+    if isinstance(mf, ghf.GHF | dhf.DHF) or hasattr(mf, "cell"):
+        raise InputError(molecular_only(functional.name, type(mf).__name__))
+    fitted = getattr(mf, "with_df", None)
+    if fitted is not None and fitted.auxbasis in (None, predefined_auxbasis(mf.mol, mf.mol.basis, mf.xc)):
+        # What PySCF chooses for a functional without exchange serves the Coulomb part alone.
+        fitted.auxbasis = auxiliary_basis(mf.mol)
+        fitted.reset()
+    mf._numint = LocalHybridNumInt(functional, getattr(fitted, "auxbasis", None))
+    return lib.set_class(mf, (LocalHybridSCF, type(mf)))
