@@ -9,16 +9,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pyscf import scf
+from pyscf import dft, scf
+from scipy.spatial.transform import Rotation
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mlxc import models
-from mlxc.analytic import Channel, SlaterPW92
-from mlxc.constraints import radial
+from mlxc.analytic import R2SCAN, Channel, SlaterPW92
+from mlxc.constraints import angular, radial
 from mlxc.dispersion import d4_energy
 from mlxc.errors import InputError
 from mlxc.localhybrid import HartreeFock
 from mlxc.neural import NeuralLocalHybrid
+from mlxc.ongrid import FULL_RANGE, features_at
 from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import converge
@@ -198,6 +200,35 @@ def test_errors_of_radial_grids(monkeypatch):
     smooth, rippled = (KCAL * grids.errors(f).abs().max() for f in (SlaterPW92(), Rippled()))
     assert smooth < 0.05
     assert rippled > 1
+
+
+@pytest.mark.parametrize("symbol", ["C", "S"])
+def test_errors_of_angular_grids(symbol, monkeypatch):
+    """They are what the energy changes by as the atom turns against PySCF's grid; r2SCAN's are small."""
+    monkeypatch.setattr(angular, "ATOMS", {symbol: angular.ATOMS[symbol]})
+    _, where, open_spin = angular.ATOMS[symbol]
+
+    class Steep(R2SCAN):
+        def energy_density(self, features):
+            return super().energy_density(features) * (1 + torch.tanh(3 * (Channel(features).alpha[open_spin] - 1)))
+
+    mol, dms = angular.axial_density(symbol)
+    assert np.trace(dms[open_spin] @ mol.intor("int1e_ovlp")) == pytest.approx(mol.nelec[open_spin])
+    zz = np.einsum("iipq,qp->i", mol.intor("int1e_rr").reshape(3, 3, mol.nao, mol.nao), dms[open_spin])
+    assert zz[0] == pytest.approx(zz[1])
+    assert (zz[2] > zz[0]) == (where == "along")
+    grids = dft.gen_grid.Grids(mol).build()
+    turned = []
+    for axis in angular.axes():
+        turn, _ = Rotation.align_vectors([[0, 0, 1]], [axis])
+        features = features_at(mol, turn.apply(grids.coords), torch.from_numpy(dms), FULL_RANGE)
+        turned.append(torch.from_numpy(grids.weights) @ Steep()(features))
+    energies = torch.stack(turned) * KCAL
+    assert energies.max() - energies.min() > 0.1
+    found = angular.AngularGrids()
+    errors = found.errors(Steep())[0] * KCAL
+    assert torch.allclose(errors - errors.mean(), energies - energies.mean(), rtol=0.05, atol=0.01)
+    assert (found.errors(R2SCAN()) * KCAL).abs().max() < 0.01
 
 
 def test_condensing_is_exact_for_linear_functions(rng):

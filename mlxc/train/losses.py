@@ -14,6 +14,7 @@ tail               squared relative error of the energy density -n / (2 r) of de
 potential_tail     squared deviation from 1 of c, where the potential on the highest orbital tends to -c / r
 lieb_oxford        square of what the energy density exceeds the Lieb-Oxford bound by, relative to it, at every point
 grids              squared errors of PySCF's radial grids, (kcal/mol)^2
+spheres            squared errors of PySCF's angular grids, (kcal/mol)^2
 mass               squares of effective masses of electrons that are too negative
 size               mean square of the shifts that the networks make; fixed-density phase
 slope              mean square slopes of the corrections; fixed-density phase
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mlxc.constraints.angular import AngularGrids
 from mlxc.constraints.fractional import FRACTIONAL_CHARGE, FRACTIONAL_SPIN
 from mlxc.constraints.mass import effective_mass
 from mlxc.constraints.penalties import LiebOxford, OneElectron, PotentialTail, Tail, UniformGas
@@ -169,6 +171,7 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "potential_tail": _penalty(PotentialTail),
     "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().closed_shells)),
     "grids": _penalty(lambda: RadialGrids(closed=True)),
+    "spheres": _penalty(AngularGrids),
     "mass": _penalty(effective_mass),
     "decay": _penalty(lambda: _decay),
 }
