@@ -5,7 +5,7 @@ import torch
 
 import mlxc
 from mlxc.analytic import R2SCAN
-from mlxc.constraints.mass import EffectiveMass, ground_state, kinetic_potential
+from mlxc.constraints.mass import EffectiveMass, ground_state, kinetic_potential, shared_shell
 from mlxc.functional import Functional
 
 
@@ -35,6 +35,13 @@ def test_effective_mass_is_positive(name, atom, charge, spin):
     assert float(v.detach().min()) > -0.6
     shifted = kinetic_potential(FallingTau(), features) - kinetic_potential(R2SCAN(), features)
     assert torch.allclose(shifted, torch.full_like(shifted, -2.0), atol=1e-6)
+
+
+def test_shells_shared_by_both_spins():
+    """The shipped local hybrid fails here, which docs/constraints.md tells."""
+    features = shared_shell("H", "def2-svpd")
+    assert float(kinetic_potential(mlxc.load("mlxc-mgga1"), features).detach().min()) > -0.6
+    assert torch.allclose(features.rho[0], features.rho[1], rtol=1e-6)
 
 
 def test_penalty_finds_negative_masses():

@@ -9,14 +9,17 @@ places where that happens, and they hold too little energy for reactions to noti
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from pyscf import dft, gto
 
+from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW, fractional_spins
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
+from mlxc.scf import converge, fractional
 
 #: Closed shells of few orbitals with extended tails, and open shells, among them transition states and one electron
 #: above a closed shell: with charges and numbers of unpaired electrons.
@@ -30,6 +33,9 @@ MOLECULES = (
     ("Na 0 0 0", 0, 1), ("Al 0 0 0", 0, 1), ("Si 0 0 0", 0, 2), ("S 0 0 0", 0, 2), ("Cl 0 0 0", 0, 1),
     ("Li 0 0 0", 0, 1), ("Be 0 0 0", 1, 1), ("B 0 0 0", 2, 1), ("Mg 0 0 0", 1, 1), ("N 0 0 0; N 0 0 2", 0, 0),
 )  # fmt: skip
+#: Atoms whose unpaired electrons are shared by both spins.  Without them mlxc-lh3 got a v_tau of -1.5 all over such a
+#: hydrogen atom, where no SCF converges.
+SHARED = ("H", "Li", "B", "C", "N", "O", "F", "Na", "Al", "P", "Cl")
 BASIS = "def2-tzvppd"
 #: Points between these densities (Bohr^-3) are looked at: below, v_tau vanishes.
 RHO = (1e-9, 1e3)
@@ -50,8 +56,18 @@ def kinetic_potential(functional: Functional, features: Features) -> torch.Tenso
 def ground_state(atom: str, charge: int, spin: int, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
     """Features of both spins at random points of the r2SCAN density of a molecule (Angstrom), evenly in log n."""
     mol = gto.M(atom=atom, charge=charge, spin=spin, basis=basis, verbose=0)
-    mf = dft.UKS(mol, xc="r2scan").density_fit().run()
-    dm = torch.from_numpy(np.asarray(mf.make_rdm1()))
+    return _points(dft.UKS(mol, xc="r2scan").density_fit().run(), mixed)
+
+
+def shared_shell(symbol: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
+    """The same of an atom whose unpaired electrons are half of either spin, as in a bond that is stretched far."""
+    systems, _ = fractional_spins({symbol: (SECOND_ROW | THIRD_ROW)[symbol]})
+    ((half, occupations),) = ((s, s.occupations) for s in systems.values() if s.occupations)
+    return _points(converge(fractional(half.mole(basis), occupations, "r2scan").density_fit()), mixed)
+
+
+def _points(mf: Any, mixed: Mixed) -> Features:
+    mol, dm = mf.mol, torch.from_numpy(np.asarray(mf.make_rdm1()))
     n = GridMap(mol, mf.grids.coords)(dm).total_rho.numpy()
     rng = np.random.default_rng(0)
     inside = np.flatnonzero((n > RHO[0]) & (n < RHO[1]))
@@ -62,11 +78,11 @@ def ground_state(atom: str, charge: int, spin: int, basis: str = BASIS, mixed: M
 
 
 class EffectiveMass:
-    """Points of small molecules and atoms down into their tails, and the penalty there."""
+    """Points of small molecules and atoms, SHARED ones too, down into their tails, and the penalty there."""
 
     def __init__(self) -> None:
         found = [ground_state(*molecule) for molecule in MOLECULES]
-        self.features = Features.join(found)
+        self.features = Features.join([*found, *map(shared_shell, SHARED)])
         self.closed_shells = Features.join([f for f, (*_, spin) in zip(found, MOLECULES, strict=True) if not spin])
 
     def __call__(self, functional: Functional) -> torch.Tensor:
