@@ -247,6 +247,34 @@ def test_workers_end_with_a_killed_benchmark(place, how):
     assert {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}.items() >= files.items()
 
 
+WITHIN = """
+import resource, sys
+from pyscf import gto
+import mlxc
+sys.path.insert(0, sys.argv[1])
+from speed import acene
+mol = gto.M(atom=acene(1), basis="def2-tzvp", verbose=0, max_memory=float(sys.argv[2]))
+mf = mlxc.KS(mol).density_fit().run(conv_tol=1e-10)
+print(mf.e_tot, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_kept_within_max_memory():
+    """Benzene, which takes 1350 MB if it may, of which 300 are Python and its libraries."""
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    found = []
+    for most in (4000, 600):
+        command = [sys.executable, "-c", WITHIN, benchmarks, str(most)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        words = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+        found.append([float(w) for w in words])
+    (energy, much), (same, little) = found
+    assert much > 1000
+    assert little < 600
+    assert same == pytest.approx(energy, abs=1e-8)
+
+
 def members(session):
     """Processes of a session that are running."""
     found = []
