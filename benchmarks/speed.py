@@ -100,7 +100,7 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
     else:
         mf.conv_tol = CONVERGED
     mf.nlcgrids.level = 1
-    dm = mf.get_init_guess(key="minao")
+    dm = mf.init_guess_by_minao()  # of all the same, so that cycles are alike
     mf.grids.build()
     stamps: list[float] = []
     potential = mf.get_veff

@@ -14,6 +14,7 @@ from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
+from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.occupations import FixedOccupations
 from mlxc.response import Response
@@ -58,6 +59,20 @@ class LocalHybridSCF:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         finally:
             self._numint = ni
+
+    def get_init_guess(self, mol: Any = None, key: str = "minao", **kwargs: Any) -> np.ndarray:
+        """PySCF's; in place of its default one, "minao", what r2SCAN makes of it (`mlxc.guess`).
+
+        "minao" puts half of the electrons of every atom into each spin.  From there a local hybrid that mixes by the
+        spin density takes many cycles, or ends in another state.  Open shells are `shaken` first.
+        """
+        dm = super().get_init_guess(mol, key, **kwargs)  # type: ignore[misc]
+        if key.lower() != "minao":
+            return dm
+        first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
+        first = first.copy()
+        first.__class__ = lib.drop_class(type(first), LocalHybridSCF)
+        return semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
 
     def _finalize(self) -> Any:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyscf import gto, scf
 
-from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, settled, shaken
+from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, first_density, settled
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.reference.benchmark import make_system
 from mlxc.scf import KS
@@ -54,7 +54,7 @@ def test_damping_damps(mole):
             assert RUNGS["damping"](start, None).converged
         else:
             mf = start().set(diis_start_cycle=DAMPED)
-            mf.kernel(shaken(mf))
+            mf.kernel(first_density(mf))
         return np.array(found[:5])
 
     first, second = energies(True), energies(False)

@@ -367,3 +367,35 @@ def test_exchange_is_never_fitted_in_a_basis_for_coulomb_alone(mole, fitted):
         mf = mlxc.attach(mf.set(max_cycle=50), HartreeFock())
     assert mf.kernel() == pytest.approx(scf.RHF(mol).kernel(), abs=1e-4)
     assert mf.with_df.auxbasis == mf._numint.auxbasis == auxiliary_basis(mol)
+
+
+def test_initial_guess_of_an_open_shell():
+    """Half of its electrons in each spin, PySCF's guess, is no start for nitrogen: the SCF ends above, or nowhere."""
+    mol = gto.M(atom="N", spin=3, basis="def2-tzvp", verbose=0)
+    mf = mlxc.KS(mol).density_fit()
+    before = (mf.xc, mf.disp, mf.grids.level, mf.conv_tol, mf.conv_tol_grad, mf.max_cycle, mf.callback, mf.chkfile)
+    mf.kernel()
+    assert mf.converged
+    assert mf.cycles < 12
+    assert before == (
+        mf.xc, mf.disp, mf.grids.level, mf.conv_tol, mf.conv_tol_grad, mf.max_cycle, mf.callback, mf.chkfile
+    )  # fmt: skip
+    semilocal = mlxc.KS(mol, "r2scan").density_fit().run()
+    assert mlxc.KS(mol).density_fit().kernel(semilocal.make_rdm1()) == pytest.approx(mf.e_tot, abs=1e-7)
+    assert np.array_equal(mf.get_init_guess(key="atom"), mol.UKS().get_init_guess(key="atom"))
+
+
+@pytest.mark.parametrize("kind", ["ROKS", "newton", "symmetry", "x2c", "without density fitting"])
+def test_every_object_finds_its_initial_guess(kind, mole):
+    mol = mole("O")
+    if kind == "symmetry":
+        mol = mol.copy().set(symmetry=True).build()
+    mf = mlxc.attach(mol.ROKS()) if kind == "ROKS" else mlxc.KS(mol)
+    if kind != "without density fitting":
+        mf = mf.density_fit()
+    if kind in ("newton", "x2c"):
+        mf = getattr(mf, kind)()
+    dm = mf.get_init_guess()
+    electrons = np.einsum("...ij,ji->...", dm, mol.intor("int1e_ovlp"))
+    assert electrons == pytest.approx([5, 3])
+    assert mf.run().converged

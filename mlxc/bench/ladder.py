@@ -1,6 +1,6 @@
 """A self-consistent field that is meant to be found: rungs, each tried where the one before it has failed.
 
-    diis            PySCF's default: DIIS from the superposition of atoms, `shaken`
+    diis            PySCF's default: DIIS from `first_density`
     level shift     on from there, unoccupied orbitals raised by LEVEL_SHIFT
     damping         again from the start, half of the old Fock matrix kept in the first DAMPED cycles
     second order    PySCF's second-order solver, from the orbitals of the lowest attempt
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from mlxc.errors import BREAKS
+from mlxc.guess import shaken
+from mlxc.hybridscf import LocalHybridSCF
 from mlxc.occupations import LEVEL_SHIFT
 from mlxc.scf import converge, second_order
 
-#: Change of the initial density matrix, relative.
-SHAKEN = 0.02
 #: Share of the old Fock matrix on the rung "damping", and its last cycle, after which DIIS begins.
 DAMPING, DAMPED = 0.5, 10
 #: The functional whose orbitals the last rung starts from.
@@ -79,34 +79,29 @@ class Solution:
         return found
 
 
-def shaken(mf: Any) -> np.ndarray:
-    """PySCF's initial density matrix with every orbital's share changed by up to SHAKEN, always in the same way.
-
-    Otherwise the last bits of the machine would decide which of several degenerate states of an atom is found, whose
-    energies differ by what the grid makes of them (1e-6 Eh).
-    """
-    dm = np.asarray(mf.get_init_guess())
-    scale: np.ndarray = 1 + SHAKEN * np.random.default_rng(0).uniform(-1, 1, size=dm.shape[-1:])
-    return dm * scale[:, None] * scale
+def first_density(mf: Any) -> np.ndarray:
+    """The object's own initial guess, `shaken`; but that of local hybrids, which have done so themselves."""
+    dm = mf.get_init_guess()
+    return dm if isinstance(mf, LocalHybridSCF) else shaken(dm)
 
 
 def _diis(fresh: Start, before: Any) -> Any:
     mf = fresh()
-    mf.kernel(shaken(mf))
+    mf.kernel(first_density(mf))
     return mf
 
 
 def _level_shift(fresh: Start, before: Any) -> Any:
     mf = fresh()
     mf.level_shift = LEVEL_SHIFT
-    mf.kernel(before.make_rdm1() if before is not None else shaken(mf))
+    mf.kernel(before.make_rdm1() if before is not None else first_density(mf))
     return mf
 
 
 def _damping(fresh: Start, before: Any) -> Any:
     mf = fresh()
     mf.damp, mf.diis_start_cycle = DAMPING, DAMPED
-    mf.kernel(shaken(mf))
+    mf.kernel(first_density(mf))
     return mf
 
 
