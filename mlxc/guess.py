@@ -34,6 +34,6 @@ def semilocal(mf: Any, dm: np.ndarray) -> np.ndarray:
     mf.grids = dft.gen_grid.Grids(mf.mol)
     mf.grids.level = LEVEL
     mf.conv_tol, mf.conv_tol_grad, mf.max_cycle = CONV_TOL, CONV_TOL_GRAD, CYCLES
-    mf.callback, mf.chkfile, mf.verbose = None, None, lib.logger.QUIET
+    mf.callback, mf.chkfile, mf.diis, mf.diis_file, mf.verbose = None, None, True, None, lib.logger.QUIET
     mf.kernel(dm)
     return mf.make_rdm1()

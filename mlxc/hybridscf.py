@@ -40,6 +40,7 @@ class LocalHybridSCF:
     do_nlc: Any
     dump_chk: Any
     chkfile: Any
+    _eri: Any
     mo_coeff: Any
     mo_occ: Any
 
@@ -72,7 +73,9 @@ class LocalHybridSCF:
         first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
         first = first.copy()
         first.__class__ = lib.drop_class(type(first), LocalHybridSCF)
-        return semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
+        dm = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
+        self._eri = first._eri  # integrals that were kept in memory
+        return dm
 
     def _finalize(self) -> Any:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
