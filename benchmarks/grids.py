@@ -67,7 +67,7 @@ def main() -> None:
     levels = [int(k) for k in args.levels.split(",")]
     record = {
         "command": f"python benchmarks/grids.py --xc {args.xc} --levels {args.levels}",
-        "settings": f"{BASIS}, density fitting, kcal/mol relative to level {FINE}; cycles from PySCF guess",
+        "settings": f"{BASIS}, density fitting, kcal/mol relative to level {FINE}; cycles of DIIS",
         "pyscf": pyscf.__version__,
         "model_sha256": models.sha256(args.xc),
         "species": {name: errors(name, args.xc, levels) for name in SPECIES},
