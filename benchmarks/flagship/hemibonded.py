@@ -11,20 +11,14 @@ have their symmetry, so that the hole is shared at all distances.  An interrupte
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 from pyscf import cc, gto, mp, scf
+from rows import Atoms, Rows
 
-from mlxc.files import write_atomic
-from mlxc.reference.benchmark import Reaction, System, make_system
-from mlxc.reference.folders import write_folder
 from mlxc.reference.methods import core_orbitals, extrapolated
-from mlxc.units import KCAL
 
-Atoms = list[tuple[str, tuple[float, float, float]]]
-SET = "hemibonded"
 #: The shortest distance (Angstrom) of each dimer, near its minimum, and what the others are in units of it.
 NEAR = {"Ne": 1.75, "HF": 1.85, "HCl": 2.55}
 STRETCHED = (1.0, 1.25, 1.5, 1.75)
@@ -67,30 +61,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    done = args.out / "energies.json"
-    energies: dict[str, float] = json.loads(done.read_text()) if done.exists() else {}
-    systems: dict[str, System] = {}
-    reactions = []
-
-    def known(id: str, atoms: Atoms, charge: int) -> float:
-        symbols, coords = zip(*atoms, strict=True)
-        systems[id] = make_system(id, charge, charge + 1, symbols, coords)
-        if id not in energies:
-            energies[id] = energy(atoms, charge)
-            write_atomic(done, json.dumps(energies, indent=1) + "\n")
-        return energies[id]
-
+    rows = Rows("hemibonded", args.out, energy)
     for name, near in NEAR.items():
-        apart = known(name, fragment(name, 0.0, -1), 0) + known(f"{name}+", fragment(name, 0.0, -1), 1)
+        rows.add_system(name, fragment(name, 0.0, -1), 0)
+        rows.add_system(f"{name}+", fragment(name, 0.0, -1), 1, 2)
         for stretch in STRETCHED:
             z = near * stretch / 2
             dimer = f"({name})2+ x{stretch}"
-            binding = apart - known(dimer, fragment(name, -z, -1) + fragment(name, z, 1), 1)
-            stoichiometry = {name: 1, f"{name}+": 1, dimer: -1}
-            reactions.append(Reaction(SET, dimer, stoichiometry, round(binding * KCAL, 3), "train"))
-            print(f"{dimer:16s} {binding * KCAL:8.2f} kcal/mol", flush=True)
-    write_folder(args.out, systems, reactions)
+            rows.add_system(dimer, fragment(name, -z, -1) + fragment(name, z, 1), 1, 2)
+            rows.add_reaction(dimer, {name: 1, f"{name}+": 1, dimer: -1})
+    rows.write()
 
 
 if __name__ == "__main__":

@@ -19,15 +19,10 @@ from pathlib import Path
 import numpy as np
 from pyscf import cc, gto, mp, scf
 from pyscf.mp.dfmp2_native import DFMP2
+from rows import Atoms, Rows
 
-from mlxc.files import write_atomic
-from mlxc.reference.benchmark import Reaction, System, make_system
-from mlxc.reference.folders import write_folder
 from mlxc.reference.methods import core_orbitals, extrapolated
-from mlxc.units import KCAL
 
-Atoms = list[tuple[str, tuple[float, float, float]]]
-SET = "protons"
 #: Proton-bound pairs: the heavy atom, hydrogens of each molecule, their bonds (Angstrom) and angle with the axis
 #: (degrees), charge, distance of the proton from the molecule that has it, and distances of the heavy atoms.
 PAIRS: dict[str, tuple[str, int, float, float, int, float, tuple[float, float]]] = {
@@ -82,39 +77,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    done = args.out / "energies.json"
-    energies: dict[str, float] = json.loads(done.read_text()) if done.exists() else {}
-    systems: dict[str, System] = {}
-    reactions = []
-
-    def known(id: str, atoms: Atoms, charge: int) -> float:
-        symbols, coords = zip(*atoms, strict=True)
-        systems[id] = make_system(id, charge, 1, symbols, coords)
-        if id not in energies:
-            energies[id] = energy(atoms, charge)
-            write_atomic(done, json.dumps(energies, indent=1) + "\n")
-        return energies[id]
-
-    def row(name: str, stoichiometry: dict[str, int]) -> None:
-        cost = sum(c * energies[id] for id, c in stoichiometry.items()) * KCAL
-        reactions.append(Reaction(SET, name, stoichiometry, round(cost, 3), "train"))
-        print(f"{name:20s} {cost:8.2f} kcal/mol", flush=True)
-
+    rows = Rows("protons", args.out, energy)
     for name, (*_, charge, near, distances) in PAIRS.items():
         for distance in distances:
             bound, middle = f"{name} {distance} A", f"{name} {distance} A middle"
-            known(bound, pair(name, distance, distance / 2 - near), charge)
-            known(middle, pair(name, distance, 0.0), charge)
-            row(middle, {middle: 1, bound: -1})
+            rows.add_system(bound, pair(name, distance, distance / 2 - near), charge)
+            rows.add_system(middle, pair(name, distance, 0.0), charge)
+            rows.add_reaction(middle, {middle: 1, bound: -1})
     rings = json.loads((Path(__file__).with_name("protons") / "rings.json").read_text())
     for name, atoms in rings.items():
-        known(name, [(s, tuple(x)) for s, *x in atoms], 0)
+        rows.add_system(name, [(s, tuple(x)) for s, *x in atoms], 0)
     for name in rings:
         if " + " in name:
             first, second = name.split(" + ")
-            row(name, {name: 1, first: -1, second: -1})
-    write_folder(args.out, systems, reactions)
+            rows.add_reaction(name, {name: 1, first: -1, second: -1})
+    rows.write()
 
 
 if __name__ == "__main__":
