@@ -30,7 +30,7 @@ def semilocal(mf: Any, dm: np.ndarray) -> np.ndarray:
 
     mf : a Kohn-Sham object of PySCF's own class, which is changed: give a copy
     """
-    mf._numint, mf.xc, mf.nlc, mf.disp = dft.numint.NumInt(), FIRST, "", None
+    mf.xc, mf.nlc, mf.disp = FIRST, "", None
     mf.grids = dft.gen_grid.Grids(mf.mol)
     mf.grids.level = LEVEL
     mf.conv_tol, mf.conv_tol_grad, mf.max_cycle = CONV_TOL, CONV_TOL_GRAD, CYCLES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pyscf import lib, tdscf
+from pyscf import dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import dhf, ghf, rohf, uhf
 
@@ -71,8 +71,7 @@ class LocalHybridSCF:
         if key.lower() != "minao":
             return dm
         first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
-        first = first.copy()
-        first.__class__ = lib.drop_class(type(first), LocalHybridSCF)
+        first = without_local_hybrid(first.copy())
         dm = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
         self._eri = first._eri  # integrals that were kept in memory
         return dm
@@ -98,9 +97,9 @@ class LocalHybridSCF:
         refuse_solvent(self, "density_fit()")
         if auxbasis is None and with_df is None:
             auxbasis = auxiliary_basis(self.mol)
+        functional = self._numint.functional
         mf = super().density_fit(auxbasis, with_df, **kwargs)  # type: ignore[misc]
-        mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
-        return use_local_hybrid(mf, self._numint.functional)
+        return use_local_hybrid(without_local_hybrid(mf), functional)  # mf is self where that was fitted already
 
     def nuc_grad_method(self) -> Any:
         """PySCF's object for nuclear gradients, made one for local hybrids."""
@@ -241,3 +240,10 @@ def use_local_hybrid(mf: Any, functional: Functional) -> Any:
         fitted.reset()
     mf._numint = LocalHybridNumInt(functional, getattr(fitted, "auxbasis", None))
     return lib.set_class(mf, (LocalHybridSCF, type(mf)))
+
+
+def without_local_hybrid(mf: Any) -> Any:
+    """Take back what `use_local_hybrid` has made of an object; returns it."""
+    mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
+    mf._numint = dft.numint.NumInt()
+    return mf

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyscf import lib
-from pyscf.dft import libxc, numint
+from pyscf.dft import libxc
 from pyscf.scf import dhf, ghf
 from pyscf.scf.diis import CDIIS
 from pyscf.scf.hf import KohnShamDFT
@@ -18,7 +18,7 @@ from mlxc.diis import Diis
 from mlxc.dispersion import need_library
 from mlxc.errors import InputError
 from mlxc.functional import Functional
-from mlxc.hybridscf import LocalHybridSCF, use_local_hybrid
+from mlxc.hybridscf import LocalHybridSCF, use_local_hybrid, without_local_hybrid
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.ongrid import attached
 from mlxc.scripted import ScriptFunctional
@@ -38,8 +38,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     if not isinstance(mf, KohnShamDFT):
         raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
     if isinstance(mf, LocalHybridSCF):
-        mf.__class__ = lib.drop_class(type(mf), LocalHybridSCF)
-        mf._numint = numint.NumInt()
+        without_local_hybrid(mf)
     if functional is not None and functional.exx_omega is not None:
         use_local_hybrid(mf, functional)
     else:

@@ -345,6 +345,12 @@ def test_potential_of_a_complex_density_matrix_is_refused(mole):
         mf.get_veff(dm=mf.get_init_guess() * (1 + 0j))
 
 
+def test_density_fitting_twice(mole):
+    mf = mlxc.KS(mole("H2")).density_fit()
+    energy = mf.kernel()
+    assert mf.density_fit().kernel() == pytest.approx(energy, abs=1e-9)
+
+
 def test_auxiliary_basis_serves_exchange_too(mole):
     mf = mlxc.KS(mole("H2O"), "t-lmf").density_fit(auxbasis="def2-universal-jkfit")
     assert mf._numint.auxbasis == "def2-universal-jkfit"

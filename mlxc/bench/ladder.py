@@ -79,10 +79,9 @@ class Solution:
         return found
 
 
-def first_density(mf: Any) -> np.ndarray:
-    """The object's own initial guess, `shaken`; but that of local hybrids, which have done so themselves."""
-    dm = mf.get_init_guess()
-    return dm if isinstance(mf, LocalHybridSCF) else shaken(dm)
+def first_density(mf: Any) -> np.ndarray | None:
+    """The object's own initial guess, `shaken`; None, for its own, of local hybrids, which shake it themselves."""
+    return None if isinstance(mf, LocalHybridSCF) else shaken(mf.get_init_guess())
 
 
 def _diis(fresh: Start, before: Any) -> Any:
