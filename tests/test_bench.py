@@ -101,6 +101,21 @@ def test_tight_energies_are_those_of_pyscf(xc, multiplicity, symbols, coords):
     assert found["energy_hartree"] == pytest.approx(mf.run().e_tot, abs=1e-8)
 
 
+@pytest.mark.parametrize(("symbol", "spin"), [("Ne", 0), ("N", 3)])
+def test_nonlocal_correlation_may_come_after_the_scf(symbol, spin):
+    system = make_system("it", 0, spin + 1, [symbol], [(0.0, 0.0, 0.0)])
+    after = replace(PROTOCOLS["fast"], basis="def2-svp")
+    within = replace(after, nlc_after=False)
+    species = [Species(system, "wb97m-v", identity_of("wb97m-v"), p) for p in (after, within)]
+    results = [compute(s) for s in species]
+    assert results[0]["energy_hartree"] == pytest.approx(results[1]["energy_hartree"], abs=2e-6)
+    left_out = after.calculation(after.mole(system), "wb97m-v").set(nlc=0).run()
+    assert results[0]["energy_hartree"] - left_out.e_tot > 0.02
+    assert species[0].identity != species[1].identity
+    others = [Species(system, "pbe0-d4", identity_of("pbe0-d4"), p) for p in (after, within)]
+    assert others[0].identity == others[1].identity
+
+
 def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H")
     assert in_turn == ["pbe0: h2", "pbe0: h"]

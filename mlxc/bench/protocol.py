@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from pyscf import gto
+from pyscf.dft import libxc
+from pyscf.scf.dispersion import parse_dft
 
 from mlxc.geometry import make_mole
 from mlxc.reference.benchmark import System
@@ -17,6 +20,7 @@ class Protocol:
     """How one species is computed; see PROTOCOLS.
 
     grid_level, nlc_level : PySCF's, for the functional and for VV10
+    nlc_after : whether VV10 is added to the converged energy (`nonlocal_energy`), instead of taking part in the SCF
     conv_tol : Eh, of the energy from cycle to cycle
     stability : whether converged solutions of open shells are examined, and of closed ones that the first rung of the
         ladder did not reach
@@ -28,6 +32,7 @@ class Protocol:
     density_fit: bool
     grid_level: int
     nlc_level: int
+    nlc_after: bool
     conv_tol: float
     stability: bool
     broken_symmetry: bool = False
@@ -54,18 +59,39 @@ class Protocol:
         mf.conv_tol, mf.max_cycle, mf.chkfile = self.conv_tol, MAX_CYCLE, None
         return mf
 
+    def without_nonlocal(self, mf: Any) -> Any:
+        """The object, its VV10 left out where it is to be added after the SCF."""
+        if self.nlc_after and mf.do_nlc():
+            mf.nlc = 0
+        return mf
+
+
+def has_nonlocal(xc: str) -> bool:
+    """Whether VV10 belongs to a functional of libxc."""
+    return bool(libxc.is_nlc(parse_dft(xc)[0]))
+
+
+def nonlocal_energy(mf: Any) -> float:
+    """The VV10 energy (Eh) at the density of a calculation of a functional of libxc that has it and left it out."""
+    if mf.nlc != 0:
+        return 0.0
+    mf.nlcgrids.build()
+    dm = mf.make_rdm1()
+    return float(mf._numint.nr_nlc_vxc(mf.mol, mf.nlcgrids, mf.xc, dm if np.ndim(dm) == 2 else dm[0] + dm[1])[1])
+
 
 #: SCF cycles of every rung of the ladder.
 MAX_CYCLE = 60
 #: All have diffuse functions, without which anions, dipoles and densities are the basis's more than the functional's.
 #: `tight` is without approximations beyond basis and grid, for comparison with other programs; `standard` is what
 #: errors are quoted in; `fast` compares functionals with each other, atomization energies in it are several kcal/mol
-#: from the limit of the basis.
+#: from the limit of the basis.  VV10 in the SCF would be most of its cost, and changes densities so little that
+#: energies hardly move (formaldehyde 0.002 kcal/mol; Najibi, Goerigk, J. Chem. Theory Comput. 14, 5725 (2018)).
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol("tight", "def2-qzvppd", False, 5, 3, 1e-9, True),
-        Protocol("standard", "def2-qzvppd", True, 4, 1, 1e-8, True),
-        Protocol("fast", "def2-tzvppd", True, 3, 1, 1e-8, False),
+        Protocol("tight", "def2-qzvppd", False, 5, 3, False, 1e-9, True),
+        Protocol("standard", "def2-qzvppd", True, 4, 1, False, 1e-8, True),
+        Protocol("fast", "def2-tzvppd", True, 3, 1, True, 1e-8, False),
     )
 }

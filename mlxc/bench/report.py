@@ -108,9 +108,10 @@ def settings(report: Report) -> str:
     symmetry = f"{stability}, singlets restricted"
     if p["broken_symmetry"]:
         symmetry = "all examined for stability, broken symmetry where lower"
+    nlc = f"{p['nlc_level']}, after the SCF" if p["nlc_after"] else p["nlc_level"]
     return (
         f"{report['data']}; protocol {p['name']}: {p['basis']}, {fit}, grid level {p['grid_level']} (VV10: "
-        f"{p['nlc_level']}), converged to {p['conv_tol']:g} Eh, {symmetry}; "
+        f"{nlc}), converged to {p['conv_tol']:g} Eh, {symmetry}; "
         f"mlxc {report['mlxc']}, PySCF {report['pyscf']}"
     )
 

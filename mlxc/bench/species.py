@@ -20,7 +20,7 @@ from pyscf import lib
 
 from mlxc import models
 from mlxc.bench.ladder import climb, settled
-from mlxc.bench.protocol import Protocol
+from mlxc.bench.protocol import Protocol, has_nonlocal, nonlocal_energy
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
@@ -84,6 +84,9 @@ class Species:
     def identity(self) -> dict[str, Any]:
         """All that the energy depends on."""
         settings = {k: v for k, v in self.protocol.settings().items() if k != "name"}
+        xc = self.functional["xc"]
+        if not (settings["nlc_after"] and xc is not None and has_nonlocal(xc)):
+            del settings["nlc_after"]
         return {"system": self.system.key, **self.functional, "protocol": settings}
 
     @property
@@ -155,7 +158,7 @@ def _rounded(value: Any) -> Any:
 def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
     mol = protocol.mole(system)
-    solution = climb(lambda xc=species.xc: protocol.calculation(mol, xc))
+    solution = climb(lambda xc=species.xc: protocol.without_nonlocal(protocol.calculation(mol, xc)))
     if solution.rung == "none":
         return {"converged": False, "rung": "none", "attempts": [asdict(a) for a in solution.attempts], "faults": []}
     if mol.nelectron > 1 and protocol.examines(mol.spin, solution.rung):
@@ -165,7 +168,7 @@ def _computed(species: Species) -> Result:
     if s2 - mol.spin / 2 * (mol.spin / 2 + 1) > CONTAMINATION:
         faults.append(f"<S^2> = {s2:.2f}")
     result = {
-        "energy_hartree": float(mf.e_tot),
+        "energy_hartree": float(mf.e_tot) + nonlocal_energy(mf),
         "converged": True,
         "rung": solution.rung,
         "attempts": [asdict(a) for a in solution.attempts],
