@@ -43,6 +43,10 @@ class LocalHybridSCF:
     _eri: Any
     mo_coeff: Any
     mo_occ: Any
+    #: Whether a large molecule's unoccupied orbitals get their energies at the end of the SCF, which takes as long as
+    #: several cycles.  Where it is False, they keep those of the first density.
+    unoccupied = True
+    _keys = frozenset({"unoccupied"})
 
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
@@ -78,7 +82,7 @@ class LocalHybridSCF:
 
     def _finalize(self) -> Any:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
-        if self._numint.original is not None:
+        if self.unoccupied and self._numint.original is not None:
             self._numint = self._numint.original
             fock = self.get_fock(dm=self.make_rdm1())
             if np.isin(self.mo_occ, (0, 1, 2)).all():

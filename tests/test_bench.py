@@ -19,7 +19,7 @@ from mlxc.bench import report, suite
 from mlxc.bench import species as species_module
 from mlxc.bench.judge import judged
 from mlxc.bench.ladder import first_density
-from mlxc.bench.protocol import PROTOCOLS
+from mlxc.bench.protocol import PROTOCOLS, Protocol
 from mlxc.bench.quantities import check, error, value
 from mlxc.bench.species import Species, compute, identity_of
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
@@ -114,6 +114,21 @@ def test_nonlocal_correlation_may_come_after_the_scf(symbol, spin):
     assert species[0].identity != species[1].identity
     others = [Species(system, "pbe0-d4", identity_of("pbe0-d4"), p) for p in (after, within)]
     assert others[0].identity == others[1].identity
+
+
+@pytest.mark.parametrize(
+    ("protocol", "extras", "expected"),
+    [("fast", (), False), ("fast", ("polarizability",), True), ("standard", (), True)],
+)
+def test_unoccupied_orbitals_are_left_alone_where_nothing_needs_them(monkeypatch, protocol, extras, expected):
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
+    made = []
+    original = Protocol.calculation
+    monkeypatch.setattr(Protocol, "calculation", lambda *args: made.append(original(*args)) or made[-1])
+    system = make_system("it", 0, 1, ["He"], [(0.0, 0.0, 0.0)])
+    settings = replace(PROTOCOLS[protocol], basis="6-31g", grid_level=0)
+    compute(Species(system, "t-lmf", identity_of("t-lmf"), settings, frozenset(extras)))
+    assert made[0].unoccupied is expected
 
 
 def test_species_are_computed_once(benchmark_folder, tmp_path, in_turn):

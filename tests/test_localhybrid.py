@@ -216,6 +216,17 @@ def test_scf_options_reach_the_same_energy(mole, change, whole, plain, monkeypat
         assert np.allclose(mf.mo_energy, plain.mo_energy, atol=1e-5)
 
 
+def test_unoccupied_orbitals_may_be_left_alone(mole, plain, monkeypatch):
+    """What an energy does not need: occupied orbitals are the same without."""
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
+    mf = mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).set(unoccupied=False).run(conv_tol=1e-10)
+    assert mf.converged
+    assert abs(mf.e_tot - plain.e_tot) < 1e-8
+    occupied = plain.mo_occ > 0
+    assert np.allclose(mf.mo_energy[occupied], plain.mo_energy[occupied], atol=1e-5)
+    assert abs(mf.mo_energy[~occupied] - plain.mo_energy[~occupied]).max() > 1e-3
+
+
 def test_empty_spin_and_fractional_guess():
     mol = gto.M(atom="H 0 0 0", spin=1, basis="def2-svp", verbose=0)
     mf = mlxc.KS(mol, HartreeFock())

@@ -26,6 +26,7 @@ from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
 from mlxc.files import digest, write_atomic
 from mlxc.geometry import count_electrons
+from mlxc.hybridscf import LocalHybridSCF
 from mlxc.properties import highest_occupied
 from mlxc.reference.benchmark import System
 from mlxc.reference.schema import Reference
@@ -158,7 +159,15 @@ def _rounded(value: Any) -> Any:
 def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
     mol = protocol.mole(system)
-    solution = climb(lambda xc=species.xc: protocol.without_nonlocal(protocol.calculation(mol, xc)))
+    needs_unoccupied = bool(species.extras) or protocol.stability or protocol.broken_symmetry
+
+    def start(xc: str = species.xc) -> Any:
+        mf = protocol.without_nonlocal(protocol.calculation(mol, xc))
+        if isinstance(mf, LocalHybridSCF):
+            mf.unoccupied = needs_unoccupied
+        return mf
+
+    solution = climb(start)
     if solution.rung == "none":
         return {"converged": False, "rung": "none", "attempts": [asdict(a) for a in solution.attempts], "faults": []}
     if mol.nelectron > 1 and protocol.examines(mol.spin, solution.rung):
