@@ -30,7 +30,8 @@ from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
 from mlxc.train.cache import BASIS, ELEMENTS, SETS
-from mlxc.train.dataset import Dataset, FixedDensities, by_set, split
+from mlxc.train.dataset import Dataset, by_set, split
+from mlxc.train.densities import FixedDensities
 from mlxc.units import KCAL
 
 

@@ -32,7 +32,8 @@ from mlxc.reference import shipped
 from mlxc.reference.benchmark import Reaction
 from mlxc.train.cache import fill
 from mlxc.train.config import Config, Data, Phase
-from mlxc.train.dataset import Dataset, FixedDensities
+from mlxc.train.dataset import Dataset
+from mlxc.train.densities import FixedDensities
 from mlxc.train.fixed import FixedPhase
 from mlxc.train.objective import Objective
 from mlxc.train.ranks import Ranks

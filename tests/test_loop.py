@@ -30,6 +30,7 @@ from mlxc.train.dataset import Dataset, training_set
 from mlxc.train.loop import new_functional
 from mlxc.train.losses import LOSSES, State
 from mlxc.train.objective import Objective
+from mlxc.train.optimizer import learning_rate
 from mlxc.train.ranks import Ranks
 from mlxc.train.run import train
 from mlxc.train.selfconsistent import SelfConsistentPhase
@@ -282,7 +283,7 @@ def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, messa
 
 def test_the_learning_rate_falls():
     phase = Phase("fixed", adam=100, rate=0.01, last_rate=0.3)
-    assert [loop.learning_rate(phase, k) for k in (0, 50, 100)] == pytest.approx([0.01, 0.0065, 0.003])
+    assert [learning_rate(phase, k) for k in (0, 50, 100)] == pytest.approx([0.01, 0.0065, 0.003])
 
 
 def test_batches_see_everything_once(folder):

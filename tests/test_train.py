@@ -25,9 +25,11 @@ from mlxc.reference.benchmark import Reaction, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import converge
 from mlxc.train import cache, compress
+from mlxc.train.cache import read_molecule
 from mlxc.train.compress import Condensed, condense
 from mlxc.train.config import Config, Data, Phase
-from mlxc.train.dataset import Dataset, FixedDensities, correction, read_molecule, split
+from mlxc.train.dataset import Dataset, split
+from mlxc.train.densities import FixedDensities, correction
 from mlxc.train.fixed import FixedPhase
 from mlxc.train.loop import new_functional
 from mlxc.train.ranks import Ranks

@@ -1,10 +1,10 @@
-"""Rows with references and the cached densities of their molecules, as training sees them."""
+"""Rows with references and the species that they consist of, as training sees them."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +12,12 @@ import numpy as np
 import torch
 from pyscf.data import elements
 
-from mlxc.analytic import R2SCAN
 from mlxc.constraints.fractional import fractional_charges, fractional_spins
-from mlxc.dispersion import d4_energy
 from mlxc.errors import InputError
-from mlxc.features import Features
-from mlxc.functional import Functional
 from mlxc.reference import Reference, shipped, store
 from mlxc.reference.benchmark import Reaction, System, select, system_of
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.train.cache import ELEMENTS, attribute, read_molecule
+from mlxc.train.cache import ELEMENTS
 from mlxc.train.config import Data
 from mlxc.units import KCAL
 
@@ -34,11 +30,6 @@ ATOMS = {
 }  # fmt: skip
 #: Elements of so few rows that none can be spared for validation.
 METALS = frozenset({"Li", "Be", "Na", "Mg", "Al"})
-
-
-def correction(functional: Functional, features: Features, weights: torch.Tensor) -> torch.Tensor:
-    """E_xc - E_xc^r2SCAN at the fixed density on the full grid, () Eh."""
-    return weights @ (functional(features) - R2SCAN()(features))
 
 
 class Target(NamedTuple):
@@ -161,48 +152,6 @@ def ionization_potential(reference: Reference, library: dict[str, Reference]) ->
             return other.energies["best"] - reference.energies["best"]
     lone = reference.nelectron == 1 and len(reference.symbols) == 1 and "best" in reference.energies
     return -reference.energies["best"] if lone else None
-
-
-class FixedDensities:
-    """Total energies of species at cached densities: of r2SCAN and of other functionals."""
-
-    def __init__(self, species: list[System], cache: Path):
-        self.species = species
-        self.paths = [cache / f"{s.key}.h5" for s in species]
-        there = [p.exists() and bool(attribute(p, "converged")) for p in self.paths]
-        #: Species whose densities are there and converged, (M,).
-        self.known = torch.tensor(there)
-        e_r2scan, gains = (
-            torch.tensor(
-                [float(attribute(p, k)) if t else 0.0 for p, t in zip(self.paths, there, strict=True)],
-                dtype=torch.float64,
-            )
-            for k in ("e_r2scan", "limit_gain")
-        )
-        #: In the basis of the limit, (M,) Eh.
-        self.e_r2scan = e_r2scan + gains
-        #: What energies of r2SCAN, and nearly those of any functional, gain in the basis of the limit, (M,) Eh.
-        self.gains = gains
-
-    def molecules(self, part: slice = slice(None)) -> Iterator[tuple[Features, torch.Tensor]]:
-        """Features and weights of the known species, or some of them."""
-        return (read_molecule(self.paths[i]) for i in self.known.nonzero()[part, 0].tolist())
-
-    def dispersion(self, functional: Functional) -> torch.Tensor:
-        """What the D4 of a functional adds to the known energies, (M,) Eh.  Raises InputError."""
-        energies = torch.zeros_like(self.e_r2scan)
-        if functional.disp:
-            for i in self.known.nonzero()[:, 0].tolist():
-                energies[i] = d4_energy(self.species[i].mole("sto-3g"), functional.disp.removeprefix("d4:"))
-        return energies
-
-    def full_grid(self, functional: Functional) -> torch.Tensor:
-        """Total energies of a functional with its D4, (M,) Eh, on all points; zero where they are not known."""
-        energies = self.e_r2scan + self.dispersion(functional)
-        for i in self.known.nonzero()[:, 0].tolist():
-            with torch.no_grad():
-                energies[i] += correction(functional, *read_molecule(self.paths[i]))
-        return energies
 
 
 def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 from mlxc.errors import InputError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.train.compress import Condensed
-from mlxc.train.dataset import FixedDensities, correction
+from mlxc.train.densities import FixedDensities, correction
 from mlxc.train.device import moved
 from mlxc.train.losses import State
 from mlxc.train.ranks import Ranks

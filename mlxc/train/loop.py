@@ -25,15 +25,15 @@ from mlxc.neural import NeuralMetaGGA
 from mlxc.train import checkpoint
 from mlxc.train.cache import cache_of, fill
 from mlxc.train.config import Config, Phase, active, plain
-from mlxc.train.dataset import Dataset, FixedDensities
+from mlxc.train.dataset import Dataset
+from mlxc.train.densities import FixedDensities
 from mlxc.train.fixed import FixedPhase
 from mlxc.train.objective import Objective
+from mlxc.train.optimizer import CHUNK, learning_rate, load_state, new_optimizer, steps_of
 from mlxc.train.ranks import Ranks
 from mlxc.train.selfconsistent import SelfConsistentPhase
 from mlxc.version import commit
 
-#: Iterations of L-BFGS that make one step of the loop.
-CHUNK = 50
 #: Steps of Adam between two looks at the rows that are kept out.
 LOOK = 10
 
@@ -125,10 +125,10 @@ class Trainer:
             if self._finished(phase):
                 break
             if optimizer is None or step == phase.adam:
-                optimizer = self._optimizer(phase, step)
+                optimizer = new_optimizer(phase, step, self.objective.parameters)
             if state:
                 if step != phase.adam:  # there L-BFGS takes over from Adam
-                    _load_optimizer(optimizer, state["optimizer"])
+                    load_state(optimizer, state["optimizer"])
                 work.remember(state["memory"])
                 state = None
             lbfgs = step >= phase.adam
@@ -176,14 +176,6 @@ class Trainer:
         return SelfConsistentPhase(
             self.functional, self.data, settings, active(self.config), self.ranks, self.config.seed, phase.batch, gains
         )
-
-    def _optimizer(self, phase: Phase, step: int) -> torch.optim.Optimizer:
-        if step < phase.adam:
-            return torch.optim.Adam(self.objective.parameters, lr=phase.rate)
-        return torch.optim.LBFGS(
-            self.objective.parameters, max_iter=CHUNK, history_size=50, line_search_fn="strong_wolfe",
-            tolerance_change=1e-12,
-        )  # fmt: skip
 
     def _step(self, work: Work, phase: Phase, optimizer: Any, step: int) -> dict[str, float]:
         """One step of Adam, or some iterations of L-BFGS; the losses at the point before it, or after them."""
@@ -247,16 +239,6 @@ class Trainer:
         self.ranks.wait()
 
 
-def steps_of(phase: Phase) -> int:
-    """Steps of the loop: those of Adam, and the chunks of L-BFGS."""
-    return phase.adam + -(-phase.lbfgs // CHUNK)
-
-
-def learning_rate(phase: Phase, step: int) -> float:
-    """That of a step of Adam: from `rate` to `last_rate` times it, along a cosine."""
-    return phase.rate * (phase.last_rate + (1 - phase.last_rate) * (1 + math.cos(math.pi * step / phase.adam)) / 2)
-
-
 def new_functional(config: Config) -> NeuralMetaGGA:
     """The functional that training starts from.  Raises InputError, UnknownFunctionalError, ModelFileError."""
     if not config.start:
@@ -267,12 +249,6 @@ def new_functional(config: Config) -> NeuralMetaGGA:
         raise InputError(f"{config.start} has no networks to train")
     functional.name, functional.disp = config.name, f"d4:{config.d4}" if config.d4 else None
     return functional.requires_grad_(True)
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tree: dict[str, Any]) -> None:
-    """Put the state of a checkpoint back; its keys have become texts."""
-    state = {int(k): v for k, v in tree["state"].items()}
-    optimizer.load_state_dict({"state": state, "param_groups": tree["param_groups"]})
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

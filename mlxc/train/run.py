@@ -18,7 +18,8 @@ from mlxc.reference.benchmark import Reaction
 from mlxc.train import checkpoint
 from mlxc.train.cache import cache_of
 from mlxc.train.config import Config, active, plain, read_config
-from mlxc.train.dataset import Dataset, FixedDensities, by_set, training_set
+from mlxc.train.dataset import Dataset, by_set, training_set
+from mlxc.train.densities import FixedDensities
 from mlxc.train.loop import Trainer
 from mlxc.train.ranks import Ranks
 from mlxc.version import __version__
