@@ -20,15 +20,17 @@ from rows import Atoms, Rows
 from mlxc.reference.methods import core_orbitals, extrapolated
 
 #: The shortest distance (Angstrom) of each dimer, near its minimum, and what the others are in units of it.
-NEAR = {"Ne": 1.75, "HF": 1.85, "HCl": 2.55}
+NEAR = {"Ne": 1.75, "HF": 1.85, "HCl": 2.55, "H2": 1.6}
 STRETCHED = (1.0, 1.25, 1.5, 1.75)
-#: Bonds (Angstrom) of the hydrogens, and their angle (degrees) with the axis.
-BOND = {"HF": 0.95, "HCl": 1.29}
+#: Bonds (Angstrom) of the hydrogens, and their angle (degrees) with the axis; H2 is between H2 and H2+, across the axis.
+BOND = {"HF": 0.95, "HCl": 1.29, "H2": 0.8}
 ANGLE = 104.0
 
 
 def fragment(name: str, z: float, side: int) -> Atoms:
     """One half of a dimer at a height z (Angstrom); hydrogens of both point away from each other, `side` = 1 or -1."""
+    if name == "H2":
+        return [("H", (x, 0.0, z)) for x in (-BOND[name] / 2, BOND[name] / 2)]
     heavy = name.removeprefix("H")
     atoms: Atoms = [(heavy, (0.0, 0.0, z))]
     if name in BOND:
@@ -41,7 +43,7 @@ def fragment(name: str, z: float, side: int) -> Atoms:
 def energy(atoms: Atoms, charge: int) -> float:
     """CCSD(T) energy in the limit of the basis, Eh.  Raises SystemExit where something does not converge."""
     second, hartree_fock, delta = {}, {}, 0.0
-    shared = sum(symbol != "H" for symbol, _ in atoms) == 2
+    shared = atoms[0][1][2] != 0.0  # a fragment by itself begins at height 0
     for basis in ("cc-pvtz", "cc-pvqz"):
         mol = gto.M(atom=atoms, basis=basis, charge=charge, spin=charge, symmetry=shared, verbose=0, max_memory=6000)
         mf = scf.UHF(mol).set(conv_tol=1e-10).run()

@@ -25,13 +25,11 @@ from mlxc.reference.methods import core_orbitals, extrapolated
 
 #: Proton-bound pairs: the heavy atom, hydrogens of each molecule, their bonds (Angstrom) and angle with the axis
 #: (degrees), charge, distance of the proton from the molecule that has it, and distances of the heavy atoms.
-PAIRS: dict[str, tuple[str, int, float, float, int, float, tuple[float, float]]] = {
+PAIRS: dict[str, tuple[str, int, float, float, int, float, tuple[float, ...]]] = {
     "FHF-": ("F", 0, 0.0, 0.0, -1, 0.98, (2.6, 2.9)),
     "ClHCl-": ("Cl", 0, 0.0, 0.0, -1, 1.34, (3.4, 3.7)),
     "HOHOH-": ("O", 1, 0.96, 106.0, -1, 1.02, (2.7, 3.0)),
-    "H2OHOH2+": ("O", 2, 0.97, 116.0, 1, 1.02, (2.7, 3.0)),
-    "H3NHNH3+": ("N", 3, 1.02, 111.0, 1, 1.06, (2.9, 3.2)),
-    "H2SHSH2+": ("S", 2, 1.35, 98.0, 1, 1.39, (3.6, 3.9)),
+    "H2OHOH2+": ("O", 2, 0.97, 116.0, 1, 1.02, (2.7,)),
 }
 
 
@@ -40,7 +38,7 @@ def molecule(symbol: str, hydrogens: int, bond: float, angle: float, side: int, 
     atoms: Atoms = [(symbol, (0.0, 0.0, z))]
     out, up = bond * np.sin(np.radians(angle)), -side * bond * np.cos(np.radians(angle))
     for k in range(hydrogens):
-        # Two hydrogens spread by 104 degrees about the axis, three evenly; those of both sides are staggered.
+        # Two hydrogens on opposite sides of the axis; those of both molecules are staggered.
         turn = 2 * np.pi * k / max(hydrogens, 2) + (0.0 if side > 0 else np.pi / max(hydrogens, 2))
         atoms.append(("H", tuple(round(float(x), 6) for x in (out * np.cos(turn), out * np.sin(turn), z + up))))
     return atoms
@@ -78,12 +76,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows = Rows("protons", args.out, energy)
-    for name, (*_, charge, near, distances) in PAIRS.items():
-        for distance in distances:
-            bound, middle = f"{name} {distance} A", f"{name} {distance} A middle"
-            rows.add_system(bound, pair(name, distance, distance / 2 - near), charge)
-            rows.add_system(middle, pair(name, distance, 0.0), charge)
-            rows.add_reaction(middle, {middle: 1, bound: -1})
     rings = json.loads((Path(__file__).with_name("protons") / "rings.json").read_text())
     for name, atoms in rings.items():
         rows.add_system(name, [(s, tuple(x)) for s, *x in atoms], 0)
@@ -91,6 +83,12 @@ def main() -> None:
         if " + " in name:
             first, second = name.split(" + ")
             rows.add_reaction(name, {name: 1, first: -1, second: -1})
+    for name, (*_, charge, near, distances) in PAIRS.items():
+        for distance in distances:
+            bound, middle = f"{name} {distance} A", f"{name} {distance} A middle"
+            rows.add_system(bound, pair(name, distance, distance / 2 - near), charge)
+            rows.add_system(middle, pair(name, distance, 0.0), charge)
+            rows.add_reaction(middle, {middle: 1, bound: -1})
     rows.write()
 
 
