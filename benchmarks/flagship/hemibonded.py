@@ -22,7 +22,7 @@ from mlxc.reference.methods import core_orbitals, extrapolated
 #: The shortest distance (Angstrom) of each dimer, near its minimum, and what the others are in units of it.
 NEAR = {"Ne": 1.75, "HF": 1.85, "HCl": 2.55, "H2": 1.6}
 STRETCHED = (1.0, 1.25, 1.5, 1.75)
-#: Bonds (Angstrom) of the hydrogens, and their angle (degrees) with the axis; H2 is between H2 and H2+, across the axis.
+#: Bonds (Angstrom) of the hydrogens, and their angle (degrees) with the axis; that of H2, across it, suits H2+ as well.
 BOND = {"HF": 0.95, "HCl": 1.29, "H2": 0.8}
 ANGLE = 104.0
 

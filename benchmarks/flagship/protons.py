@@ -82,7 +82,7 @@ def main() -> None:
     for name in rings:
         if " + " in name:
             first, second = name.split(" + ")
-            rows.add_reaction(name, {name: 1, first: -1, second: -1})
+            rows.add_reaction(name, {name: 1, f"{first} alone": -1, f"{second} alone": -1})
     for name, (*_, charge, near, distances) in PAIRS.items():
         for distance in distances:
             bound, middle = f"{name} {distance} A", f"{name} {distance} A middle"
