@@ -43,8 +43,9 @@ class LocalHybridSCF:
     _eri: Any
     mo_coeff: Any
     mo_occ: Any
-    #: Whether a large molecule's unoccupied orbitals get their energies at the end of the SCF, which takes as long as
-    #: several cycles.  Where it is False, they keep those of the first density.
+    #: Whether a large molecule's unoccupied orbitals are worked out at the end of the SCF, which takes as long as
+    #: several cycles.  Where it is False they and their energies mean nothing: they are those of a Fock matrix without
+    #: their exact exchange.
     unoccupied = True
     _keys = frozenset({"unoccupied"})
 
@@ -122,6 +123,8 @@ class LocalHybridSCF:
 
     def _excitations(self) -> Any:
         """PySCF's module of excitations for this object."""
+        if not self.unoccupied:
+            raise InputError("excitations need the unoccupied orbitals: run with mf.unoccupied = True")
         if isinstance(self, rohf.ROHF):
             raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
         return tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks

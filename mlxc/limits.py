@@ -5,6 +5,7 @@ the condition:
 
 - u = 0 leaves the starting point as it is;
 - `uniform_gas_gate` makes u vanish in the uniform gas, as s^2 and (alpha - 1)^2;
+- `expansion_gate` does so as s^4 and (alpha - 1)^2, which keeps gradient expansions of second order as well;
 - `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
 - `scaled_correlation` keeps the sign and every zero of the correlation energy;
 - `bounded_mixing` keeps a mixing function between 0 and 1, and 1 in one-electron densities and in density tails.
@@ -27,7 +28,18 @@ U_MAX = 0.5
 
 def uniform_gas_gate(p: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     """A smooth factor in [0, 1) that vanishes where s^2 = p = 0 and alpha = 1, and only there."""
-    distance = 4 * p + (alpha - 1) ** 2
+    return _gate(4 * p + (alpha - 1) ** 2)
+
+
+def expansion_gate(p: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """The same, of fourth order in s.
+
+    Where a density varies slowly, alpha - 1 is of second order in the gradient: corrections are of fourth order.
+    """
+    return _gate(p**2 + (alpha - 1) ** 2)
+
+
+def _gate(distance: torch.Tensor) -> torch.Tensor:
     return distance / (0.1 + distance)
 
 

@@ -16,9 +16,15 @@ from mlxc.errors import InputError
 TOLERANCE = 1e-8
 
 
-def highest_occupied(mf: Any) -> float:
-    """Energy (Eh) of the highest orbital of either spin that is occupied."""
-    return float(np.asarray(mf.mo_energy)[np.asarray(mf.mo_occ) > 0].max())
+def highest_occupied(mf: Any, more: np.ndarray | None = None) -> float:
+    """Energy (Eh) of the highest orbital of either spin that is occupied.
+
+    more : an operator (nao, nao) that the Fock matrix lacks and that is added in first order
+    """
+    energies = np.asarray(mf.mo_energy)
+    if more is not None:
+        energies = energies + np.einsum("...mi,mn,...ni->...i", mf.mo_coeff, more, mf.mo_coeff)
+    return float(energies[np.asarray(mf.mo_occ) > 0].max())
 
 
 def polarizability(mf: Any) -> np.ndarray:
@@ -33,6 +39,8 @@ def polarizability(mf: Any) -> np.ndarray:
         raise InputError(f"polarizabilities are for molecules in RKS, UKS, RHF or UHF, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")
+    if not getattr(mf, "unoccupied", True):
+        raise InputError("polarizabilities need the unoccupied orbitals: run with mf.unoccupied = True")
     if not mf.converged:
         raise InputError("polarizabilities need a converged calculation: run mf.kernel() first")
     restricted = np.ndim(mf.mo_occ) == 1

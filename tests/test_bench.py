@@ -111,23 +111,31 @@ def test_nonlocal_correlation_may_come_after_the_scf(symbol, spin):
     assert results[0]["energy_hartree"] == pytest.approx(results[1]["energy_hartree"], abs=2e-6)
     left_out = after.calculation(after.mole(system), "wb97m-v").set(nlc=0).run()
     assert results[0]["energy_hartree"] - left_out.e_tot > 0.02
+    assert results[0]["homo_hartree"] == pytest.approx(results[1]["homo_hartree"], abs=5e-4)
+    assert results[0]["homo_hartree"] - left_out.mo_energy[left_out.mo_occ > 0].max() > 2e-3
     assert species[0].identity != species[1].identity
-    others = [Species(system, "pbe0-d4", identity_of("pbe0-d4"), p) for p in (after, within)]
-    assert others[0].identity == others[1].identity
+    for xc in ("pbe0-d4", "wb97m-d3bj"):
+        others = [Species(system, xc, identity_of(xc), p) for p in (after, within)]
+        assert others[0].identity == others[1].identity
 
 
 @pytest.mark.parametrize(
-    ("protocol", "extras", "expected"),
-    [("fast", (), False), ("fast", ("polarizability",), True), ("standard", (), True)],
+    ("protocol", "extras", "broken", "expected"),
+    [("fast", (), False, False), ("fast", ("polarizability",), False, True), ("standard", (), True, True)],
 )
-def test_unoccupied_orbitals_are_left_alone_where_nothing_needs_them(monkeypatch, protocol, extras, expected):
+def test_unoccupied_orbitals_are_left_alone_where_nothing_needs_them(monkeypatch, protocol, extras, broken, expected):
     monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
     made = []
     original = Protocol.calculation
     monkeypatch.setattr(Protocol, "calculation", lambda *args: made.append(original(*args)) or made[-1])
     system = make_system("it", 0, 1, ["He"], [(0.0, 0.0, 0.0)])
-    settings = replace(PROTOCOLS[protocol], basis="6-31g", grid_level=0)
-    compute(Species(system, "t-lmf", identity_of("t-lmf"), settings, frozenset(extras)))
+    settings = replace(PROTOCOLS[protocol], basis="6-31g", grid_level=0, broken_symmetry=broken)
+    species = Species(system, "t-lmf", identity_of("t-lmf"), settings, frozenset(extras))
+    result = compute(species)
+    assert result["converged"]
+    assert not result["faults"]
+    assert set(extras) <= result.keys()
+    assert species.identity["xc"] == "t-lmf"
     assert made[0].unoccupied is expected
 
 
@@ -157,9 +165,9 @@ def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H", xc=models.DEFAULT, basis="sto-3g")
     assert len(in_turn) == 2
     system = suite.load(benchmark_folder).systems["h"]
-    other = identity_of("mlxc-lh3") | {"sha256": "0" * 64}
+    other = identity_of("mlxc-lh4") | {"sha256": "0" * 64}
     with pytest.raises(InputError, match="same versions and models"):
-        compute(Species(system, "mlxc-lh3", other, PROTOCOLS["fast"]))
+        compute(Species(system, "mlxc-lh4", other, PROTOCOLS["fast"]))
 
 
 def test_what_breaks_off_is_tried_again(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
@@ -308,7 +316,7 @@ def test_quantities():
             check(row(name, unit), water, ())
 
 
-@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh3"])
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh4"])
 def test_second_derivatives(mole, xc):
     mf = mlxc.KS(mole("H2", "6-31g"), xc)
     mf.grids.level = 3 if xc == "pbe0" else 1
@@ -356,9 +364,9 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
-    members = [models.load("mlxc-lh3"), models.load("mlxc-mgga1")]
+    members = [models.load("mlxc-lh4"), models.load("mlxc-mgga1")]
     monkeypatch.setattr(models, "load_members", lambda name: members)
-    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh3")
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh4")
     rows = found["functionals"][0]["reactions"]
     assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
 
@@ -427,7 +435,7 @@ def test_folders_that_cannot_be_written_are_refused(benchmark_folder, tmp_path, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
     """Killed in the middle, twice: the same report, bit for bit, and no species computed twice."""
-    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh3",
+    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh4",
                "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)

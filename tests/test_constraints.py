@@ -12,7 +12,7 @@ from pyscf.data.nist import BOHR
 
 from mlxc.analytic import LDA_X, PBE, Channel, SlaterPW92, Total
 from mlxc.cli import main
-from mlxc.constraints import check, numerics, self_interaction
+from mlxc.constraints import check, numerics, scaling, self_interaction
 from mlxc.constraints.condition import Condition, Finding
 from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW
 from mlxc.constraints.points import features_of_points, search, uniform_exchange
@@ -256,6 +256,12 @@ def test_cycles_are_counted():
     assert outcome["status"] == "pass"
     assert 4 < outcome["violation"] < 30
     assert CONDITIONS["cycles"].check(Subject(Rough(0.3)), quick=True)["status"] == "fail"
+
+
+def test_densities_that_are_cut_off_are_not_asked_for_their_low_density_limit(monkeypatch):
+    monkeypatch.setattr(scaling, "QUICK", (("two_electron", "He"), ("two_electron", "H2 R=2.0")))
+    outcome = CONDITIONS["low-density limit"].check(Subject("lda,pw"), quick=True)
+    assert [name for name, _ in outcome["cases"]] == ["He"]
 
 
 def test_what_is_built_in_holds_for_every_choice_of_weights(shaken, shaken_hybrid):

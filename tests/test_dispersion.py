@@ -16,9 +16,9 @@ def mol():
 
 
 def test_dispersion_is_added_to_energy_and_gradient(mol):
-    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh3", "mlxc-lh3-d4"))
+    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh4", "mlxc-lh4-d4"))
     found = dftd4.DFTD4Dispersion(mol, xc="pbe0", atm=True).get_dispersion(grad=True)
-    assert str(mf.xc) == "mlxc-lh3-d4"
+    assert str(mf.xc) == "mlxc-lh4-d4"
     assert found["energy"] < -1e-5
     assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-9)
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
@@ -28,13 +28,13 @@ def test_dispersion_is_added_to_energy_and_gradient(mol):
 def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over(mol):
     mf = mlxc.KS(mol)
     assert mf.disp == "d4:pbe0"
-    assert mlxc.attach(mf, "mlxc-lh3").disp is None
+    assert mlxc.attach(mf, "mlxc-lh4").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
     assert mlxc.attach(mf, "mlxc-mgga1").disp == "d4:pbe"
 
 
 def test_results_with_and_without_dispersion_are_kept_apart():
-    assert identity_of("mlxc-lh3") != identity_of("mlxc-lh3-d4") == identity_of("default")
+    assert identity_of("mlxc-lh4") != identity_of("mlxc-lh4-d4") == identity_of("default")
 
 
 def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol, monkeypatch):
@@ -42,4 +42,4 @@ def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol
         mlxc.KS(mol, "mlxc-mgga1-d4")
     monkeypatch.setattr("mlxc.dispersion.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pyscf-dispersion"):
-        mlxc.KS(mol, "mlxc-lh3-d4")
+        mlxc.KS(mol, "mlxc-lh4-d4")

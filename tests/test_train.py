@@ -177,7 +177,7 @@ def test_condensed_molecules_follow_the_grid(benchmark_folder, cached, shaken_hy
     monkeypatch.setattr(compress, "CELLS", (200, 200))
     phase = FixedPhase(functional, FixedDensities(data.species, cached), Ranks())
     exact = phase.densities.full_grid(functional)
-    assert (phase.observe().energies - exact).abs().max() * KCAL > 0.05
+    assert (phase.observe().energies - exact).abs().max() * KCAL > 0.01  # 1e4 times what is asked below
     phase.refresh()
     parameters = list(functional.parameters())
     found = phase.observe().energies

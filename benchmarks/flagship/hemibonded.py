@@ -43,7 +43,8 @@ def fragment(name: str, z: float, side: int) -> Atoms:
 def energy(atoms: Atoms, charge: int) -> float:
     """CCSD(T) energy in the limit of the basis, Eh.  Raises SystemExit where something does not converge."""
     second, hartree_fock, delta = {}, {}, 0.0
-    shared = atoms[0][1][2] != 0.0  # a fragment by itself begins at height 0
+    heights = [z for _, (_, _, z) in atoms]
+    shared = min(heights) < 0 < max(heights)  # a fragment by itself is on one side
     for basis in ("cc-pvtz", "cc-pvqz"):
         mol = gto.M(atom=atoms, basis=basis, charge=charge, spin=charge, symmetry=shared, verbose=0, max_memory=6000)
         mf = scf.UHF(mol).set(conv_tol=1e-10).run()

@@ -1,9 +1,9 @@
-"""References for protons between two molecules, whose barriers mlxc-lh3 puts 2 to 4 kcal/mol too low.
+"""References for protons between two molecules, whose barriers mlxc-lh3, trained without, put 2 to 4 kcal/mol too low.
 
     python benchmarks/flagship/protons.py --out benchmarks/flagship/protons
 
 Two kinds of rows of a benchmark folder, closed shells all: what it costs to bring the proton of a proton-bound pair
-from one molecule to the middle, at two distances of the heavy atoms and with all else rigid; and barriers of two
+from one molecule to the middle, at one or two distances of the heavy atoms and with all else rigid; and barriers of two
 molecules that exchange protons in a ring, in geometries of PBE0/def2-SVP (`mlxc run --task ts --xc pbe0 --basis
 def2-svp`).  CCSD(T) in aug-cc-pVTZ, and what Hartree-Fock and second-order perturbation theory, both with density
 fitting, gain from there to the limit of aug-cc-pVTZ and aug-cc-pVQZ (`mlxc.reference.methods.extrapolated`).  Frozen
@@ -39,7 +39,7 @@ def molecule(symbol: str, hydrogens: int, bond: float, angle: float, side: int, 
     out, up = bond * np.sin(np.radians(angle)), -side * bond * np.cos(np.radians(angle))
     for k in range(hydrogens):
         # Two hydrogens on opposite sides of the axis; those of both molecules are staggered.
-        turn = 2 * np.pi * k / max(hydrogens, 2) + (0.0 if side > 0 else np.pi / max(hydrogens, 2))
+        turn = np.pi * k + (0.0 if side > 0 else np.pi / 2)
         atoms.append(("H", tuple(round(float(x), 6) for x in (out * np.cos(turn), out * np.sin(turn), z + up))))
     return atoms
 

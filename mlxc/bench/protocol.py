@@ -11,6 +11,7 @@ from pyscf.dft import libxc
 from pyscf.scf.dispersion import parse_dft
 
 from mlxc.geometry import make_mole
+from mlxc.localhybrid import FIXED_FORMS
 from mlxc.reference.benchmark import System
 from mlxc.scf import KS
 
@@ -20,7 +21,8 @@ class Protocol:
     """How one species is computed; see PROTOCOLS.
 
     grid_level, nlc_level : PySCF's, for the functional and for VV10
-    nlc_after : whether VV10 is added to the converged energy (`nonlocal_energy`), instead of taking part in the SCF
+    nlc_after : whether VV10 is added to the converged energy and orbital energies (`nonlocal_part`), instead of taking
+        part in the SCF: densities and dipoles are without it
     conv_tol : Eh, of the energy from cycle to cycle
     stability : whether converged solutions of open shells are examined, and of closed ones that the first rung of the
         ladder did not reach
@@ -67,17 +69,19 @@ class Protocol:
 
 
 def has_nonlocal(xc: str) -> bool:
-    """Whether VV10 belongs to a functional of libxc."""
-    return bool(libxc.is_nlc(parse_dft(xc)[0]))
+    """Whether VV10 belongs to a functional of libxc or of a fixed form, and no other dispersion stands in for it."""
+    name, nlc, _ = parse_dft(xc)
+    return xc not in FIXED_FORMS and nlc != 0 and bool(libxc.is_nlc(name))
 
 
-def nonlocal_energy(mf: Any) -> float:
-    """The VV10 energy (Eh) at the density of a calculation of a functional of libxc that has it and left it out."""
-    if mf.nlc != 0:
-        return 0.0
+def nonlocal_part(mf: Any) -> tuple[float, np.ndarray]:
+    """VV10 energy (Eh) and potential (nao, nao) at the density of a calculation that left it out: now it has it."""
     mf.nlcgrids.build()
     dm = mf.make_rdm1()
-    return float(mf._numint.nr_nlc_vxc(mf.mol, mf.nlcgrids, mf.xc, dm if np.ndim(dm) == 2 else dm[0] + dm[1])[1])
+    total = dm if np.ndim(dm) == 2 else dm[0] + dm[1]
+    _, energy, potential = mf._numint.nr_nlc_vxc(mf.mol, mf.nlcgrids, mf.xc, total)
+    mf.nlc = ""
+    return float(energy), potential
 
 
 #: SCF cycles of every rung of the ladder.

@@ -20,7 +20,7 @@ from pyscf import lib
 
 from mlxc import models
 from mlxc.bench.ladder import climb, settled
-from mlxc.bench.protocol import Protocol, has_nonlocal, nonlocal_energy
+from mlxc.bench.protocol import Protocol, has_nonlocal, nonlocal_part
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
 from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
@@ -159,7 +159,7 @@ def _rounded(value: Any) -> Any:
 def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
     mol = protocol.mole(system)
-    needs_unoccupied = bool(species.extras) or protocol.stability or protocol.broken_symmetry
+    needs_unoccupied = "polarizability" in species.extras or protocol.broken_symmetry
 
     def start(xc: str = species.xc) -> Any:
         mf = protocol.without_nonlocal(protocol.calculation(mol, xc))
@@ -173,18 +173,19 @@ def _computed(species: Species) -> Result:
     if mol.nelectron > 1 and protocol.examines(mol.spin, solution.rung):
         solution = settled(solution, protocol.broken_symmetry)
     mf, faults = solution.mf, solution.faults()
+    later, potential = nonlocal_part(mf) if mf.nlc == 0 else (0.0, None)
     s2 = float(mf.spin_square()[0])
     if s2 - mol.spin / 2 * (mol.spin / 2 + 1) > CONTAMINATION:
         faults.append(f"<S^2> = {s2:.2f}")
     result = {
-        "energy_hartree": float(mf.e_tot) + nonlocal_energy(mf),
+        "energy_hartree": float(mf.e_tot) + later,
         "converged": True,
         "rung": solution.rung,
         "attempts": [asdict(a) for a in solution.attempts],
         "cycles": sum(a.cycles for a in solution.attempts),
         "stable": solution.stable,
         "s2": s2,
-        "homo_hartree": highest_occupied(mf),
+        "homo_hartree": highest_occupied(mf, potential),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
         "faults": faults,
     }

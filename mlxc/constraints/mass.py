@@ -33,7 +33,7 @@ MOLECULES = (
     ("Na 0 0 0", 0, 1), ("Al 0 0 0", 0, 1), ("Si 0 0 0", 0, 2), ("S 0 0 0", 0, 2), ("Cl 0 0 0", 0, 1),
     ("Li 0 0 0", 0, 1), ("Be 0 0 0", 1, 1), ("B 0 0 0", 2, 1), ("Mg 0 0 0", 1, 1), ("N 0 0 0; N 0 0 2", 0, 0),
 )  # fmt: skip
-#: Atoms whose unpaired electrons are shared by both spins.  Without them mlxc-lh3 got a v_tau of -1.5 all over such a
+#: Atoms whose unpaired electrons are shared by both spins.  Without them a model got a v_tau of -1.5 all over such a
 #: hydrogen atom, where no SCF converges.
 SHARED = ("H", "Li", "B", "C", "N", "O", "F", "Na", "Al", "P", "Cl")
 BASIS = "def2-tzvppd"
