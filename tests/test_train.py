@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import sys
 from types import SimpleNamespace
 
@@ -294,3 +295,18 @@ def test_basis_limit(benchmark_folder, tmp_path):
     assert energies[1] - energies[0] == pytest.approx(float(densities.gains[0]), abs=1e-8)
     with pytest.raises(InputError, match="another functional, basis or grid"):
         cache.fill([system], dataclasses.replace(settings, limit_basis=""))
+
+
+def test_known_gains(benchmark_folder, tmp_path):
+    """A gain that a file has for the same two basis sets is taken from there, others are computed."""
+    system = read_systems(benchmark_folder)["hf"]
+    file = tmp_path / "gains.jsonl"
+    line = {"system": system.key, "basis": "def2-svp", "limit_basis": "def2-tzvp", "gain": -0.125}
+    file.write_text(json.dumps(line) + "\n" + json.dumps(line | {"limit_basis": "def2-qzvp", "gain": 7.0}) + "\n")
+    settings = Data(basis="def2-svp", limit_basis="def2-tzvp", grid_level=0, cache=tmp_path / "cache", gains=file)
+    cache.fill([system], settings)
+    assert cache.attribute(tmp_path / "cache" / f"{system.key}.h5", "limit_gain") == -0.125
+    assert not cache.known_gains(dataclasses.replace(settings, basis="def2-tzvp"))
+    file.write_text('{"system": 1}\n')
+    with pytest.raises(InputError, match="cannot read the gains"):
+        cache.known_gains(settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import math
 import time
 import warnings
@@ -81,18 +82,33 @@ def limit_gain(system: System, converged: Any, settings: Data) -> float:
     return energies[1] - energies[0]
 
 
+def known_gains(settings: Data) -> dict[str, float]:
+    """Gains of the file that the settings name, from their basis to their limit, by the keys of species, Eh.
+
+    Raises InputError where it has lines of another form.
+    """
+    if settings.gains is None or not settings.limit_basis:
+        return {}
+    try:
+        lines = [json.loads(line) for line in settings.gains.read_text().splitlines()]
+        wanted = [d for d in lines if (d["basis"], d["limit_basis"]) == (settings.basis, settings.limit_basis)]
+        return {d["system"]: float(d["gain"]) for d in wanted}
+    except UNREADABLE as err:
+        raise InputError(f"cannot read the gains in {settings.gains}: {err!r}") from err
+
+
 def identity(xc: str | Path) -> str:
     """What tells one functional from all others: its name, or the hash of a model."""
     return models.sha256(xc) or str(xc)
 
 
-def write(path: Path, system: System, settings: Data) -> bool:
-    """Compute and store one molecule; returns whether its calculations converged."""
+def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -> bool:
+    """Compute and store one molecule; returns whether its calculations converged.  `gains` are those that are known."""
     start = time.perf_counter()
     coarse = replace(settings, grid_level=min(SCF_GRID, settings.grid_level))
     mf = converge(kohn_sham(system, str(settings.densities), coarse).set(conv_tol=CONV_TOL))
     mf.grids = dft.Grids(mf.mol).set(level=settings.grid_level).build()
-    gain = limit_gain(system, mf, settings)
+    gain = gains[system.key] if system.key in gains else limit_gain(system, mf, settings)
     converged = bool(mf.converged and math.isfinite(gain))
     features, weights = features_on_grid(mf, spin_densities(mf))
     with torch.no_grad():
@@ -152,7 +168,7 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
     """Make the files that are not there yet.  Raises InputError for one of another basis or grid."""
     cache = cache_of(settings)
     make_folder(cache)
-    densities = identity(settings.densities)
+    densities, gains = identity(settings.densities), known_gains(settings)
     for k, system in enumerate(species):
         path = cache / f"{system.key}.h5"
         if path.exists():
@@ -163,7 +179,7 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
                 )
         else:
             start = time.perf_counter()
-            outcome = "converged" if write(path, system, settings) else "NOT CONVERGED"
+            outcome = "converged" if write(path, system, settings, gains) else "NOT CONVERGED"
             report(f"cache {k + 1}/{len(species)} {system.id} {outcome} {time.perf_counter() - start:.1f} s")
 
 

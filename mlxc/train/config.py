@@ -51,6 +51,7 @@ class Data:
     basis, grid_level   of all calculations
     densities   functional at whose self-consistent densities the fixed phase works: its name, or a model's folder
     limit_basis         a larger one: energies get what r2SCAN's gain from basis to it; none where it is empty
+    gains       JSON lines of such gains that are known: system (key of a species), basis, limit_basis, gain (Eh)
     validation  one of so many molecular graphs is kept out of training; 0: none
     bootstrap   train on as many rows, drawn from them with replacement: what a member of an ensemble does
     """
@@ -65,6 +66,7 @@ class Data:
     basis: str = "def2-tzvppd"
     densities: str | Path = "r2scan"
     limit_basis: str = ""
+    gains: Path | None = None
     grid_level: int = 3
     validation: int = 8
     bootstrap: bool = False
@@ -127,6 +129,7 @@ def read_config(path: Path) -> Config:
         config.data,
         folder=None if config.data.folder is None else here / config.data.folder,
         cache=None if config.data.cache is None else here / config.data.cache,
+        gains=None if config.data.gains is None else here / config.data.gains,
         references=[here / r if Path(r).suffix else r for r in config.data.references],
     )
 
