@@ -31,6 +31,7 @@ from mlxc.errors import UNREADABLE, InputError
 from mlxc.features import Features
 from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
+from mlxc.hybridscf import LocalHybridSCF
 from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
@@ -106,7 +107,10 @@ def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -
     """Compute and store one molecule; returns whether its calculations converged.  `gains` are those that are known."""
     start = time.perf_counter()
     coarse = replace(settings, grid_level=min(SCF_GRID, settings.grid_level))
-    mf = converge(kohn_sham(system, str(settings.densities), coarse).set(conv_tol=CONV_TOL))
+    mf = kohn_sham(system, str(settings.densities), coarse).set(conv_tol=CONV_TOL)
+    if isinstance(mf, LocalHybridSCF):
+        mf.unoccupied = False
+    mf = converge(mf)
     mf.grids = dft.Grids(mf.mol).set(level=settings.grid_level).build()
     gain = gains[system.key] if system.key in gains else limit_gain(system, mf, settings)
     converged = bool(mf.converged and math.isfinite(gain))
