@@ -24,6 +24,7 @@ from mlxc.exx import FittedExchange, auxiliary_basis, energy_density
 from mlxc.exx_analytic import AnalyticExchange
 from mlxc.files import write_atomic
 from mlxc.localhybrid import HartreeFock
+from mlxc.scf import solved
 from mlxc.units import KCAL
 
 BASIS = "def2-tzvp"
@@ -58,10 +59,7 @@ def hartree_fock(mol: gto.Mole, fitted: bool):
     reference = scf.UHF(mol) if mol.spin else scf.RHF(mol)
     if fitted:
         grid, reference = grid.density_fit(), reference.density_fit(auxbasis=auxiliary_basis(mol))
-    for mf in (grid, reference):
-        mf.conv_tol = 1e-10
-        mf.kernel()
-    return grid, reference
+    return solved(grid.set(conv_tol=1e-10)), solved(reference.set(conv_tol=1e-10))
 
 
 def compare_hartree_fock(fitted: bool) -> dict:
@@ -87,7 +85,7 @@ def compare_hartree_fock(fitted: bool) -> dict:
 def compare_energy_density(name: str, points: int = 1000) -> dict:
     """Median and 99% quantile of the relative error, and points of the wrong sign, at random points with n > 1e-12."""
     mol, rng = mole(name), np.random.default_rng(0)
-    mf = scf.UHF(mol).run()
+    mf = solved(scf.UHF(mol))
     dm = mf.make_rdm1()[0]
     coords = dft.gen_grid.Grids(mol).build().coords
     ao = mol.eval_gto("GTOval_sph", coords)

@@ -4,7 +4,7 @@ from pyscf import gto
 from pyscf.data.nist import BOHR
 
 import mlxc
-from mlxc.geometry import optimize
+from mlxc.optimization import optimize
 
 mol = gto.M(atom="O 0 0 0; H 0 0.80 0.60; H 0 -0.80 0.60", basis="def2-svp", verbose=0)
 minimum, done = optimize(mlxc.KS(mol).density_fit())

@@ -10,9 +10,9 @@ import numpy as np
 from mlxc import models
 from mlxc.domain import novelty
 from mlxc.ensemble import ensemble_energies, uncertainty_kcal
-from mlxc.errors import ConvergenceError, InputError, run_by_pyscf
+from mlxc.errors import InputError, run_by_pyscf
 from mlxc.ongrid import attached
-from mlxc.scf import KS, converge
+from mlxc.scf import KS, solved
 
 #: What such programs can set besides functional, basis, charge and spin: density fitting, PySCF's level of the grid,
 #: and the change of the energy (Eh) at which the SCF ends.
@@ -51,15 +51,10 @@ def check_names(given: Any, known: Any) -> None:
 def solve(mf: Any, dm0: Any = None) -> Any:
     """The converged calculation, from the density matrix `dm0` or from PySCF's guess.
 
-    As `mlxc.converge`, but raises ConvergenceError where that fails, and InputError for what PySCF cannot run.
+    As `mlxc.scf.solved`; raises InputError for what PySCF cannot run.
     """
     with run_by_pyscf(mf.xc, ours=attached(mf) is not None):
-        mf = converge(mf, dm0)
-    if not mf.converged:
-        raise ConvergenceError(
-            f"the SCF with {mf.xc} did not converge, nor did the second-order solver: look at geometry, charge and spin"
-        )
-    return mf
+        return solved(mf, dm0)
 
 
 def strange(mf: Any) -> list[str] | None:

@@ -82,29 +82,32 @@ def domain(functional: NeuralMetaGGA, molecules: Iterable[tuple[gto.Mole, Featur
 def novelty(mf: Any) -> list[str]:
     """What tells the molecule of a converged calculation from those that its model was trained on; empty: nothing.
 
-    Raises InputError for a functional that is no model or was saved without its domain, ModelFileError where that is
-    damaged.
+    Raises InputError for a functional that is no model or was saved without its domain and for a calculation that has
+    not converged, ModelFileError where the domain is damaged.
     """
     functional = functional_of(mf)
     known = functional.domain
     if known is None or not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{functional.name} does not know what it was trained on: it was saved without its domain")
+    if not mf.converged:
+        raise InputError("what is new about a molecule needs a converged calculation: run mf.kernel() first")
+    features, mol = grid_features(mf, spin_densities(mf)), mf.mol
+    elements = {mol.atom_pure_symbol(i) for i in range(mol.natm) if mol.atom_charge(i)}  # not those of ghost atoms
+    density = density_descriptor(functional, features, torch.from_numpy(mf.grids.weights))
     try:
-        return _reasons(mf, functional, known)
+        return _reasons(elements, density, structure_descriptor(mol), functional.correlation_variables, known)
     except UNREADABLE as err:
         raise ModelFileError(f"the domain of {functional.name} is damaged ({err!r}): install the model again") from err
 
 
-def _reasons(mf: Any, functional: NeuralMetaGGA, known: dict[str, Any]) -> list[str]:
-    missing = sorted(set(mf.mol.elements) - set(known["elements"]))
+def _reasons(
+    elements: set[str], density: np.ndarray, structure: np.ndarray, variables: Iterable[str], known: dict[str, Any]
+) -> list[str]:
+    missing = sorted(elements - set(known["elements"]))
     reasons = [f"{', '.join(missing)}: not among the elements of the training set"] if missing else []
-    features = grid_features(mf, spin_densities(mf))
-    names = [f"{what} of {v}" for what in ("mean", "spread") for v in functional.correlation_variables]
+    names = [f"{what} of {v}" for what in ("mean", "spread") for v in variables]
     numbered = [f"eigenvalue {i + 1}" for i in range(EIGENVALUES)]
-    for kind, point, components in (
-        ("density", density_descriptor(functional, features, torch.from_numpy(mf.grids.weights)), names),
-        ("structure", structure_descriptor(mf.mol), numbered),
-    ):
+    for kind, point, components in (("density", density, names), ("structure", structure, numbered)):
         cloud = known[kind]
         distance = _distance(cloud, point)
         if distance > cloud["limit"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging.config
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyscf import gto, lib
+from pyscf import gto
 from pyscf.data.elements import ELEMENTS
 from pyscf.lib.exceptions import BasisNotFoundError
 
@@ -144,26 +143,3 @@ def gradient_method(mf: Any) -> Any:
                 "no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()"
             )
     return mf.nuc_grad_method().set(grid_response=mf._numint._xc_type(mf.xc) != "HF")
-
-
-def optimize(
-    mf: Any, callback: Callable[[dict], None] | None = None, transition: bool = False
-) -> tuple[gto.Mole, bool]:
-    """The molecule where its forces vanish, and whether that was reached in 100 steps.
-
-    With `transition` that is a transition state: geomeTRIC takes second derivatives from differences of gradients, 6
-    natm of them, and climbs along the mode of the lowest, so that it has to start near.
-    `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
-    Raises InputError where geomeTRIC is missing.
-    """
-    try:
-        from pyscf.geomopt.geometric_solver import kernel
-    except ImportError as err:
-        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
-    # geomeTRIC would set up the logging of the whole process anew and write to the terminal.
-    quiet = lib.temporary_env(logging.getLogger("geometric"), handlers=[logging.NullHandler()])
-    with quiet, lib.temporary_env(logging.config, fileConfig=lambda *_, **__: None):
-        done, mol = kernel(
-            gradient_method(mf), assert_convergence=False, callback=callback, maxsteps=100, transition=transition
-        )
-    return mol, bool(done)

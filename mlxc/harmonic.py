@@ -57,7 +57,7 @@ class Displacement:
         return f"atom {self.atom + 1} along {'-' if self.step < 0 else ''}{'xyz'[self.axis]}"
 
 
-def _detached(mf: Any) -> Any:
+def detached(mf: Any) -> Any:
     """A copy of a calculation with its own grids, integrals and surfaces, which it may make anew."""
     new = mf.copy()
     for part in _PARTS:
@@ -68,7 +68,7 @@ def _detached(mf: Any) -> Any:
 
 def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np.ndarray]:
     """Gradient (natm, 3), Eh/Bohr, and dipole (3,), e Bohr, of a calculation with one coordinate moved."""
-    new = _detached(mf)
+    new = detached(mf)
     coords = mf.mol.atom_coords()
     coords[task.atom, task.axis] += task.step
     new.reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
@@ -111,7 +111,7 @@ def second_derivatives(
 
 def _parallel(mf: Any, dm0: np.ndarray, tasks: list[Displacement], jobs: int) -> Any:
     """Each task with its result, or the exception that it ended with, on local processes."""
-    mf = _detached(mf)
+    mf = detached(mf)
     if hasattr(mf._numint, "without_tables"):
         mf._numint = mf._numint.without_tables()
     return results(partial(_moved, mf.reset(mf.mol), dm0), tasks, jobs, extra="bench")

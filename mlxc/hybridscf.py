@@ -16,7 +16,7 @@ from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.occupations import FixedOccupations
+from mlxc.occupations import FixedOccupations, canonical
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -47,6 +47,8 @@ class LocalHybridSCF:
     #: several cycles.  Where it is False they and their energies mean nothing: they are those of a Fock matrix without
     #: their exact exchange.
     unoccupied = True
+    #: Whether they have been left out of the last SCF.
+    _without_unoccupied = False
     _keys = frozenset({"unoccupied"})
 
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
@@ -58,6 +60,7 @@ class LocalHybridSCF:
             if fitted._cderi is None:
                 ni._tables.clear()
                 fitted.build()  # before the tables of exact exchange, while its memory is free
+        self._without_unoccupied = self.mol.nao > WHOLE_FOCK and not self.unoccupied
         if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
@@ -73,7 +76,7 @@ class LocalHybridSCF:
         spin density takes many cycles, or ends in another state.  Open shells are `shaken` first.
         """
         dm = super().get_init_guess(mol, key, **kwargs)  # type: ignore[misc]
-        if key.lower() != "minao":
+        if not isinstance(key, str) or key.lower() != "minao":  # PySCF takes a density matrix there as well
             return dm
         first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
         first = without_local_hybrid(first.copy())
@@ -123,8 +126,7 @@ class LocalHybridSCF:
 
     def _excitations(self) -> Any:
         """PySCF's module of excitations for this object."""
-        if not self.unoccupied:
-            raise InputError("excitations need the unoccupied orbitals: run with mf.unoccupied = True")
+        need_unoccupied(self, "excitations")
         if isinstance(self, rohf.ROHF):
             raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
         return tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
@@ -201,21 +203,10 @@ class LocalHybridSCF:
         return changed
 
 
-def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energies and orbitals that diagonalise `fock` among orbitals of one occupation, which may be mixed freely.
-
-    Arrays are those of a restricted object, (nao, nmo), or of an unrestricted one, (2, nao, nmo).
-    """
-    if np.ndim(mo_occ) == 2:
-        spins = [canonical(*x) for x in zip(mo_coeff, mo_occ, fock, strict=True)]
-        energies, orbitals = (np.array(x) for x in zip(*spins, strict=True))
-        return energies, orbitals
-    energies, orbitals = np.empty(len(mo_occ)), np.array(mo_coeff)
-    for n in np.unique(mo_occ):
-        same = mo_occ == n
-        energies[same], rotation = np.linalg.eigh(orbitals[:, same].T @ fock @ orbitals[:, same])
-        orbitals[:, same] = orbitals[:, same] @ rotation
-    return energies, orbitals
+def need_unoccupied(mf: Any, what: str) -> None:
+    """InputError for a calculation whose unoccupied orbitals have been left out, or will be."""
+    if isinstance(mf, LocalHybridSCF) and (mf._without_unoccupied or not mf.unoccupied):
+        raise InputError(f"{what} need the unoccupied orbitals: run with mf.unoccupied = True")
 
 
 def molecular_only(name: str, kind: str) -> str:
@@ -232,14 +223,15 @@ def refuse_solvent(mf: Any, step: str) -> None:
         raise InputError(f"{step} has to come before the solvent: mlxc.KS(mol).density_fit().PCM()")
 
 
-def use_local_hybrid(mf: Any, functional: Functional) -> Any:
-    """Make an object of PySCF's own class use a local hybrid; returns it.
-
-    Raises InputError for a generalised or periodic object and for one that has a solvent already.
-    """
+def check_molecular(mf: Any, functional: Functional) -> None:
+    """InputError for a generalised or periodic object and for one that has a solvent already."""
     refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
     if isinstance(mf, ghf.GHF | dhf.DHF) or hasattr(mf, "cell"):
         raise InputError(molecular_only(functional.name, type(mf).__name__))
+
+
+def use_local_hybrid(mf: Any, functional: Functional) -> Any:
+    """Make an object of PySCF's own class use a local hybrid, which `check_molecular` allows it; returns it."""
     fitted = getattr(mf, "with_df", None)
     if fitted is not None and fitted.auxbasis in (None, predefined_auxbasis(mf.mol, mf.mol.basis, mf.xc)):
         # What PySCF chooses for a functional without exchange serves the Coulomb part alone.

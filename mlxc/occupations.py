@@ -82,3 +82,20 @@ def checked_occupations(mol: gto.Mole, occupations: Sequence[Sequence[float]]) -
     if alpha.sum() + beta.sum() == 0:
         raise InputError("no orbital is occupied")
     return alpha, beta
+
+
+def canonical(mo_coeff: np.ndarray, mo_occ: np.ndarray, fock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and orbitals that diagonalise `fock` among orbitals of one occupation, which may be mixed freely.
+
+    Arrays are those of a restricted object, (nao, nmo), or of an unrestricted one, (2, nao, nmo).
+    """
+    if np.ndim(mo_occ) == 2:
+        spins = [canonical(*x) for x in zip(mo_coeff, mo_occ, fock, strict=True)]
+        energies, orbitals = (np.array(x) for x in zip(*spins, strict=True))
+        return energies, orbitals
+    energies, orbitals = np.empty(len(mo_occ)), np.array(mo_coeff)
+    for n in np.unique(mo_occ):
+        same = mo_occ == n
+        energies[same], rotation = np.linalg.eigh(orbitals[:, same].T @ fock @ orbitals[:, same])
+        orbitals[:, same] = orbitals[:, same] @ rotation
+    return energies, orbitals

@@ -10,7 +10,8 @@ from pyscf.scf.dhf import DHF
 from pyscf.scf.ghf import GHF
 from pyscf.scf.rohf import ROHF
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
+from mlxc.hybridscf import need_unoccupied
 
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
@@ -33,14 +34,13 @@ def polarizability(mf: Any) -> np.ndarray:
     From coupled-perturbed equations (Gerratt, Mills, J. Chem. Phys. 49, 1719 (1968)): the field's change of the
     orbitals, U_ai = -(r_ai + v_ai[U]) / (e_a - e_i) with v the change of the Fock matrix that `mf.gen_response` gives,
     changes the dipole.  Raises InputError for ROKS and ROHF, for generalised, relativistic and periodic objects, and
-    for one that is not converged or has fractional occupations.
+    for one that is not converged or has fractional occupations; ConvergenceError where the equations do not converge.
     """
     if isinstance(mf, GHF | DHF) or hasattr(mf, "cell"):
         raise InputError(f"polarizabilities are for molecules in RKS, UKS, RHF or UHF, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")
-    if not getattr(mf, "unoccupied", True):
-        raise InputError("polarizabilities need the unoccupied orbitals: run with mf.unoccupied = True")
+    need_unoccupied(mf, "polarizabilities")
     if not mf.converged:
         raise InputError("polarizabilities need a converged calculation: run mf.kernel() first")
     restricted = np.ndim(mf.mo_occ) == 1
@@ -72,5 +72,8 @@ def polarizability(mf: Any) -> np.ndarray:
         return excitations(changed) / gaps
 
     dipole = excitations([mf.mol.intor_symmetric("int1e_r")] * len(spaces))
-    change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+    try:
+        change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+    except RuntimeError as err:  # since PySCF 2.14; before, it went on with what it had
+        raise ConvergenceError(f"the response of the orbitals to a field did not converge: {err}") from err
     return -2 * electrons * dipole @ change.T

@@ -19,8 +19,9 @@ from mlxc.calculation import ensemble, strange
 from mlxc.errors import InputError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
 from mlxc.files import write_atomic
-from mlxc.geometry import gradient_method, make_mole, optimize, read_xyz
+from mlxc.geometry import gradient_method, make_mole, read_xyz
 from mlxc.harmonic import STATIONARY, Vibrations, vibrations
+from mlxc.optimization import optimize
 from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
 from mlxc.units import KCAL

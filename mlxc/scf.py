@@ -16,9 +16,9 @@ from mlxc import models
 from mlxc.backend import Backend, Label, cpu_only
 from mlxc.diis import Diis
 from mlxc.dispersion import need_library
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.functional import Functional
-from mlxc.hybridscf import LocalHybridSCF, use_local_hybrid, without_local_hybrid
+from mlxc.hybridscf import LocalHybridSCF, check_molecular, use_local_hybrid, without_local_hybrid
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
 from mlxc.ongrid import attached
 from mlxc.scripted import ScriptFunctional
@@ -37,6 +37,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     former = attached(mf)
     if not isinstance(mf, KohnShamDFT):
         raise InputError(f"{type(mf).__name__} is not a Kohn-Sham object: make one with mol.KS() or mlxc.KS(mol)")
+    if functional is not None:  # what is refused is refused before the object is changed
+        _check_fits(functional, mf)
     if isinstance(mf, LocalHybridSCF):
         without_local_hybrid(mf)
     if functional is not None and functional.exx_omega is not None:
@@ -47,8 +49,6 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
             delattr(ni, name)  # a method that define_xc_ has replaced
         ni.libxc = libxc if functional is None else Backend(functional)
         if isinstance(functional, ScriptFunctional):
-            if isinstance(mf, ghf.GHF | dhf.DHF):
-                raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
             ni.eval_xc_eff = functional.eval_xc_eff
         if functional is not None:
             ni.to_gpu = cpu_only
@@ -59,11 +59,20 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     if former is not None and former.disp and mf.disp == former.disp:
         mf.disp = None
     if functional is not None and functional.disp:
-        need_library(functional.name)
         mf.disp = functional.disp
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)
     return mf
+
+
+def _check_fits(functional: Functional, mf: Any) -> None:
+    """InputError where a functional cannot be used in a Kohn-Sham object, or lacks a package."""
+    if functional.disp:
+        need_library(functional.name)
+    if functional.exx_omega is not None:
+        check_molecular(mf, functional)
+    elif isinstance(functional, ScriptFunctional) and isinstance(mf, ghf.GHF | dhf.DHF):
+        raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
 
 
 def KS(mol: Any, xc: str | Functional = "default") -> Any:
@@ -97,6 +106,17 @@ def converge(mf: Any, dm0: Any = None) -> Any:
     if isinstance(mf, FixedOccupations):
         return shifted(mf)
     return second_order(mf)
+
+
+def solved(mf: Any, dm0: Any = None) -> Any:
+    """As `converge`, where nothing goes on without a result.  Raises ConvergenceError."""
+    mf = converge(mf, dm0)
+    if not mf.converged:
+        what = f"{''.join(mf.mol.elements)} with {getattr(mf, 'xc', 'Hartree-Fock')}"
+        raise ConvergenceError(
+            f"the SCF of {what} did not converge, nor did the second-order solver: look at geometry, charge and spin"
+        )
+    return mf
 
 
 def shifted(mf: Any) -> Any:

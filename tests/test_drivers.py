@@ -11,8 +11,10 @@ from pyscf import gto
 
 import mlxc
 from mlxc.cli import main
-from mlxc.errors import InputError
-from mlxc.geometry import gradient_method, optimize
+from mlxc.errors import ConvergenceError, InputError
+from mlxc.geometry import gradient_method
+from mlxc.optimization import optimize
+from mlxc.scf import second_order
 
 XC = ("mlxc-lh4-d4", "mlxc-mgga1")
 
@@ -46,6 +48,21 @@ def test_minimum(xc):
     found = start.copy().reset(mol).run()
     assert abs(gradient_method(found).kernel()).max() < 4.5e-4  # geomeTRIC's limit
     assert found.e_tot < start.run().e_tot - 1e-4
+
+
+def test_minimum_needs_converged_energies(monkeypatch):
+    """Where DIIS fails on the way the second-order solver takes over; where that fails too, nothing goes on."""
+    start = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 1.05", basis="sto-3g", verbose=0), "mlxc-mgga1").density_fit()
+    start.grids.level = 0
+    usual = optimize(start)[0].atom_coords()
+    start.max_cycle = 2
+    rescued = []
+    monkeypatch.setattr("mlxc.scf.second_order", lambda mf: rescued.append(1) or second_order(mf.set(max_cycle=50)))
+    assert np.allclose(optimize(start)[0].atom_coords(), usual, atol=1e-3)
+    assert rescued
+    monkeypatch.setattr("mlxc.scf.second_order", lambda mf: mf)
+    with pytest.raises(ConvergenceError, match="did not converge"):
+        optimize(start)
 
 
 @pytest.mark.parametrize("xc", XC)

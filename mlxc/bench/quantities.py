@@ -19,9 +19,9 @@ from pyscf.data.nist import AU2DEBYE, BOHR, HARTREE2EV
 from pyscf.hessian import thermo
 
 from mlxc.errors import InputError
-from mlxc.geometry import optimize
 from mlxc.harmonic import hessian
 from mlxc.ongrid import spin_densities
+from mlxc.optimization import optimize
 from mlxc.properties import polarizability
 from mlxc.reference.benchmark import Property, System
 from mlxc.reference.schema import Reference

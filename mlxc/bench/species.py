@@ -198,7 +198,7 @@ def _computed(species: Species) -> Result:
             result |= EXTRAS[extra](calculation)
         except MemoryError:
             raise
-        except BREAKS as err:
+        except (MlxcError, *BREAKS) as err:
             faults.append(f"no {extra}: {' '.join(str(err).split())}")
     return result
 

@@ -14,7 +14,7 @@ from pyscf import dft, gto
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
-from mlxc.scf import converge, fractional
+from mlxc.scf import fractional, solved
 from mlxc.units import KCAL
 
 #: Unpaired electrons of atoms with a partly filled p shell, how many there are of one spin along and across the axis,
@@ -44,7 +44,7 @@ def axial_density(symbol: str) -> tuple[gto.Mole, np.ndarray]:
     inner = mol.nelec[open_spin] - electrons
     filled = [[1.0] * n for n in mol.nelec]
     filled[open_spin] = [1.0] * inner + [electrons / 3] * 3
-    mf = converge(fractional(mol, filled, "r2scan"))
+    mf = solved(fractional(mol, filled, "r2scan"))
     occupied = [c[:, n > 0] for c, n in zip(mf.mo_coeff, mf.mo_occ, strict=True)]
     shell = occupied[open_spin][:, inner:]
     zz = mol.intor("int1e_rr").reshape(3, 3, mol.nao, mol.nao)[2, 2]

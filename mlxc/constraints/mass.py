@@ -19,7 +19,7 @@ from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW, fractional_spins
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
-from mlxc.scf import converge, fractional
+from mlxc.scf import fractional, solved
 
 #: Closed shells of few orbitals with extended tails, and open shells, among them transition states and one electron
 #: above a closed shell: with charges and numbers of unpaired electrons.
@@ -56,14 +56,14 @@ def kinetic_potential(functional: Functional, features: Features) -> torch.Tenso
 def ground_state(atom: str, charge: int, spin: int, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
     """Features of both spins at random points of the r2SCAN density of a molecule (Angstrom), evenly in log n."""
     mol = gto.M(atom=atom, charge=charge, spin=spin, basis=basis, verbose=0)
-    return _points(dft.UKS(mol, xc="r2scan").density_fit().run(), mixed)
+    return _points(solved(dft.UKS(mol, xc="r2scan").density_fit()), mixed)
 
 
 def shared_shell(symbol: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
     """The same of an atom whose unpaired electrons are half of either spin, as in a bond that is stretched far."""
     systems, _ = fractional_spins({symbol: (SECOND_ROW | THIRD_ROW)[symbol]})
     ((half, occupations),) = ((s, s.occupations) for s in systems.values() if s.occupations)
-    return _points(converge(fractional(half.mole(basis), occupations, "r2scan").density_fit()), mixed)
+    return _points(solved(fractional(half.mole(basis), occupations, "r2scan").density_fit()), mixed)
 
 
 def _points(mf: Any, mixed: Mixed) -> Features:

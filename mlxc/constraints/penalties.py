@@ -18,6 +18,7 @@ from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, RHO_MIN, Mixed, features_at, features_on_grid, spin_densities
 from mlxc.reference import shipped
+from mlxc.scf import solved
 from mlxc.units import KCAL
 
 #: One-electron systems of the shipped file, and the level of the grid that serves them.
@@ -71,7 +72,7 @@ def _closed_shells(mixed: Mixed) -> list[tuple[dft.rks.RKS, Features]]:
     for symbol in TAILS:
         mf = dft.RKS(gto.M(atom=symbol, basis="def2-qzvppd", verbose=0), xc="r2scan")
         mf.grids.level = LEVEL
-        mf.kernel()
+        mf = solved(mf)
         far = DISTANCES[:, None] * np.array([1.0, 2.0, 3.0]) / math.sqrt(14)
         found.append((mf, features_at(mf.mol, far, torch.from_numpy(spin_densities(mf)), mixed)))
     return found

@@ -13,6 +13,7 @@ from pyscf import dft, gto
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.ongrid import FULL_RANGE, Mixed, features_at
+from mlxc.scf import solved
 from mlxc.units import KCAL
 
 #: Neutral atoms: charge and number of unpaired electrons.
@@ -40,7 +41,7 @@ class RadialGrids:
         rays, weights = [], []
         for symbol, (charge, spin) in (*ATOMS.items(), *(CLOSED.items() if closed else ())):
             mol = gto.M(atom=symbol, charge=charge, spin=spin, basis="def2-svp", verbose=0)
-            dm = np.asarray(dft.UKS(mol, xc="r2scan").run().make_rdm1())
+            dm = np.asarray(solved(dft.UKS(mol, xc="r2scan")).make_rdm1())
             z = mol.atom_charge(0)
             usual = dft.gen_grid._default_rad(z, LEVEL)
             grids = [dft.radi.treutler_ahlrichs(n, z) for n in (FINE, *(usual + k for k in STEPS))]

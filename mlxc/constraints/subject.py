@@ -18,7 +18,7 @@ from mlxc.ongrid import Mixed, exchange_at, spin_densities
 from mlxc.properties import highest_occupied
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import System
-from mlxc.scf import KS, attach, converge, fractional
+from mlxc.scf import KS, attach, converge, fractional, solved
 
 #: Convergence of energies, Eh, and the grid of all calculations that do not say otherwise.
 CONV_TOL, LEVEL = 1e-9, 3
@@ -71,7 +71,7 @@ def determinant(file: str, name: str) -> Density:
     of which exchange and correlation functionals are functions through orbitals.
     """
     mol = shipped.load(file)[name].mole()
-    mf = (scf.RHF(mol) if mol.spin == 0 else scf.UHF(mol)).run()
+    mf = solved(scf.RHF(mol) if mol.spin == 0 else scf.UHF(mol))
     return on_grid(name, mol, np.asarray(spin_densities(mf)) if mol.spin else np.repeat(spin_densities(mf), 2, axis=0))
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from pyscf import dft, gto, lib
 from pyscf.data.nist import BOHR
 
-from mlxc.errors import BREAKS, InputError, MlxcError, ReferenceFileError
+from mlxc.errors import BREAKS, ConvergenceError, InputError, MlxcError, ReferenceFileError
 from mlxc.files import sole_use, write_atomic
-from mlxc.geometry import optimize
+from mlxc.optimization import optimize
 from mlxc.reference import methods, store
 from mlxc.reference.recipe import Recipe
 from mlxc.reference.schema import CONVERGED, Reference
@@ -64,7 +64,10 @@ def _optimized(task: Task, max_memory: float | None) -> tuple[np.ndarray, bool]:
     xc, basis = task.optimize.split("/")
     mf = dft.KS(_mole(task, task.coords, basis, max_memory), xc=xc)
     mf.grids.level, mf.conv_tol = 4, 1e-10
-    mol, done = optimize(mf)
+    try:
+        mol, done = optimize(mf)
+    except ConvergenceError:
+        return task.coords, False
     return (mol.atom_coords() * BOHR if done else task.coords), done
 
 

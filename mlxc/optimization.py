@@ -1,0 +1,53 @@
+"""Minima and transition states, found by geomeTRIC."""
+
+from __future__ import annotations
+
+import logging.config
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pyscf import gto, lib
+
+from mlxc.errors import InputError
+from mlxc.geometry import gradient_method
+from mlxc.harmonic import detached
+from mlxc.scf import solved
+
+
+class Surface(lib.GradScanner):
+    """Energy (Eh) and gradient (natm, 3), Eh/Bohr, of geometries, each SCF from the density of the one before.
+
+    PySCF's own scanner goes on with energies of an SCF that has not converged; here the second-order solver takes over,
+    and ConvergenceError is raised where that fails too.
+    """
+
+    def __init__(self, mf: Any) -> None:
+        self.base, self.mol, self.verbose, self.stdout = mf, mf.mol, mf.verbose, mf.stdout
+
+    def __call__(self, mol: gto.Mole) -> tuple[float, np.ndarray]:
+        dm0 = self.base.make_rdm1() if self.base.mo_coeff is not None else None
+        self.base = solved(self.base.reset(mol), dm0)
+        return self.base.e_tot, gradient_method(self.base).kernel()
+
+
+def optimize(
+    mf: Any, callback: Callable[[dict], None] | None = None, transition: bool = False
+) -> tuple[gto.Mole, bool]:
+    """The molecule where its forces vanish, and whether that was reached in 100 steps.
+
+    With `transition` that is a transition state: geomeTRIC takes second derivatives from differences of gradients, 6
+    natm of them, and climbs along the mode of the lowest, so that it has to start near.
+    `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
+    Raises InputError where geomeTRIC is missing, ConvergenceError where an SCF on the way does not converge.
+    """
+    try:
+        from pyscf.geomopt.geometric_solver import kernel
+    except ImportError as err:
+        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
+    gradient_method(mf)  # which refuses what has no gradients
+    # geomeTRIC would set up the logging of the whole process anew and write to the terminal.
+    quiet = lib.temporary_env(logging.getLogger("geometric"), handlers=[logging.NullHandler()])
+    with quiet, lib.temporary_env(logging.config, fileConfig=lambda *_, **__: None):
+        done, mol = kernel(Surface(detached(mf)), callback=callback, maxsteps=100, transition=transition)
+    return mol, bool(done)
