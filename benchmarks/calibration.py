@@ -1,5 +1,7 @@
 """How much larger than the spread of its ensemble a model's errors are, written into the model as `uncertainty_scale`.
 
+`uncertainty_coverage` beside it is what the scale is worth elsewhere.
+
     python benchmarks/calibration.py MODEL REPORT.json
 
 REPORT.json is of `mlxc bench --xc MODEL --role dev`.  The scale is the one with which 68% of the rows that training has
@@ -47,6 +49,11 @@ def main() -> None:
         print(f"{name:12s} {len(mine):4d} rows, scale from the others {factor:.2f}, {covered[-1].mean(1)}")
     within, twice = np.concatenate(covered, axis=1).mean(1)
     info["uncertainty_scale"] = round(float(np.quantile([x for _, x in rows], SHARE)), 3)
+    info["uncertainty_coverage"] = {
+        "of": f"{len(rows)} unseen rows of {len(ratios)} sets, each set with the scale that all others give",
+        "within": round(float(within), 3),
+        "within_twice": round(float(twice), 3),
+    }
     write_atomic(args.model / "model.json", json.dumps(info, indent=2) + "\n")
     print(f"scale {info['uncertainty_scale']}; sets left out: {within:.0%} within it, {twice:.0%} within 1.96 times it")
 

@@ -38,6 +38,8 @@ class ReferenceFileError(MlxcError):
 UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 #: What a calculation can break off with: numbers that are not finite (numpy, scipy), memory, PySCF's own checks.
 BREAKS = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
+#: What is an outcome of one calculation among many, where the others go on: memory would fail them as well.
+FAILURES = (ConvergenceError, *(kind for kind in BREAKS if kind is not MemoryError))
 
 
 @contextmanager

@@ -77,10 +77,13 @@ def spin_is_possible(nelectron: int, spin: int) -> bool:
     return 0 <= spin <= nelectron and (nelectron - spin) % 2 == 0
 
 
-def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = None) -> gto.Mole:
+def make_mole(
+    atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = None, symmetry: bool = False
+) -> gto.Mole:
     """A PySCF molecule of (symbol, coordinates in Angstrom); spin = 2S, the lowest possible where None.
 
-    The basis is a name, which brings the core potentials that belong to it, or a table of names by element.
+    The basis is a name, which brings the core potentials that belong to it, or a table of names by element; `symmetry`
+    is PySCF's.
 
     Raises InputError for an impossible charge or spin and for an element that the basis does not have.
     """
@@ -99,7 +102,9 @@ def make_mole(atoms: Iterable, basis: Any, charge: int = 0, spin: int | None = N
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # advice on further packages with bases
-            mol = gto.M(atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, verbose=0)
+            mol = gto.M(
+                atom=atoms, basis=basis, ecp=_ecp(atoms, basis), charge=charge, spin=spin, symmetry=symmetry, verbose=0
+            )
     except AssertionError as err:
         raise InputError(f"--spin {spin} unpaired electrons are more than the core potentials leave") from err
     except (BasisNotFoundError, KeyError, RuntimeError) as err:

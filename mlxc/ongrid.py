@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from pyscf import gto
+from pyscf.scf import dhf, ghf
 
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
@@ -39,7 +40,12 @@ def functional_of(mf: Any) -> Functional:
 
 
 def spin_densities(mf: Any) -> np.ndarray:
-    """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object."""
+    """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object.
+
+    Raises InputError for periodic, generalised and relativistic objects, whose matrices are of another kind.
+    """
+    if hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF):
+        raise InputError(f"this is for molecules in RKS, UKS or ROKS, not {type(mf).__name__}")
     dm = np.asarray(mf.make_rdm1())
     return dm if dm.ndim == 3 else dm[None] / 2
 

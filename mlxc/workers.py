@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from mlxc.errors import InputError
+import torch
+from pyscf import lib
+
+from mlxc.errors import InputError, MlxcError
 
 #: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
@@ -23,6 +28,17 @@ class Work(Protocol):
 W = TypeVar("W", bound=Work)
 
 
+def _kept(function: Callable[[W], Any], threads: int | None, task: W) -> Any:
+    """function(task) on so many threads; an error of mlxc, which trying again would not change, is a result."""
+    with lib.with_omp_threads(threads):
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            return function(task)
+        except MlxcError as err:
+            return err
+
+
 def results(
     function: Callable[[W], Any],
     tasks: Sequence[W],
@@ -33,7 +49,8 @@ def results(
 ) -> Iterator[tuple[W, Any]]:
     """Each task with function(task), or with the exception that it has ended with, as they finish.
 
-    On `jobs` local processes, or on the workers of the Dask cluster at the address `scheduler`.  A progress bar counts
+    On `jobs` local processes, which share the threads (OMP_NUM_THREADS, or the cores), or on the workers of the Dask
+    cluster at the address `scheduler`, each with as many threads as OMP_NUM_THREADS gives it.  A progress bar counts
     `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the `extra` of mlxc), cannot
     be reached, or is lost.
     """
@@ -42,15 +59,19 @@ def results(
         from tqdm import tqdm
     except ImportError as err:
         raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
-    local = None
-    if scheduler is None:
-        local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
-    try:
-        client = Client(local or scheduler, timeout="20s")
-    except (OSError, ValueError, TimeoutError) as err:
-        raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
-    try:
-        futures = {client.submit(function, t, pure=False, retries=RETRIES, priority=t.cost): t for t in tasks}
+    threads = None if scheduler else max(1, lib.num_threads() // jobs)
+    work = partial(_kept, function, threads)
+    with ExitStack() as stack:
+        local = None
+        if scheduler is None:
+            local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
+            stack.callback(local.close)
+        try:
+            client = Client(local or scheduler, timeout="20s")
+        except (OSError, ValueError, TimeoutError) as err:
+            raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
+        stack.callback(client.close)
+        futures = {client.submit(work, t, pure=False, retries=RETRIES, priority=t.cost): t for t in tasks}
         with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
             for future in as_completed(futures):
                 task, error = futures[future], future.exception()
@@ -60,7 +81,3 @@ def results(
                     raise InputError("the Dask scheduler is lost; finished systems are kept: start again")
                 yield task, error or future.result()
                 future.release()
-    finally:
-        client.close()
-        if local is not None:
-            local.close()

@@ -109,7 +109,7 @@ def test_nonlocal_correlation_may_come_after_the_scf(symbol, spin):
     species = [Species(system, "wb97m-v", identity_of("wb97m-v"), p) for p in (after, within)]
     results = [compute(s) for s in species]
     assert results[0]["energy_hartree"] == pytest.approx(results[1]["energy_hartree"], abs=2e-6)
-    left_out = after.calculation(after.mole(system), "wb97m-v").set(nlc=0).run()
+    left_out = after.calculation(system.mole(after.basis), "wb97m-v").set(nlc=0).run()
     assert results[0]["energy_hartree"] - left_out.e_tot > 0.02
     assert results[0]["homo_hartree"] == pytest.approx(results[1]["homo_hartree"], abs=5e-4)
     assert results[0]["homo_hartree"] - left_out.mo_energy[left_out.mo_occ > 0].max() > 2e-3

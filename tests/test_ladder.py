@@ -147,7 +147,7 @@ def test_an_attempt_that_came_lower_is_a_fault(mole):
 
 def test_protocols(mole):
     assert set(PROTOCOLS) == {"tight", "standard", "fast"}
-    mol = PROTOCOLS["fast"].mole(make_system("he", 0, 1, ["He"], [(0.0, 0.0, 0.0)]))
+    mol = make_system("he", 0, 1, ["He"], [(0.0, 0.0, 0.0)]).mole(PROTOCOLS["fast"].basis)
     mf = PROTOCOLS["fast"].calculation(mol, "wb97m-v")
     assert (mf.grids.level, mf.nlcgrids.level, mf.conv_tol) == (3, 1, 1e-8)
     assert mf.with_df.auxbasis

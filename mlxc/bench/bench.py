@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyscf
-from pyscf import gto, lib
+from pyscf import gto
 
 from mlxc import models
 from mlxc.bench import report
@@ -56,7 +56,7 @@ def bench(
     functionals = _checked(xcs, settings)
     needed = suite.needed()
     for id in needed:  # a basis that lacks an element
-        settings.mole(suite.systems[id])
+        suite.systems[id].mole(settings.basis)
     if any("minimum" in extras for extras in needed.values()):
         _need_geometric()
     species = [
@@ -67,12 +67,11 @@ def bench(
         for xc, identity in functionals.items()
         for id, extras in needed.items()
     ]  # fmt: skip
-    threads = None if scheduler else max(1, lib.num_threads() // jobs)
     with sole_use(out):
         folder = out / "species"
         make_folder(folder)
         check_writable(folder / "result.json")
-        found = compute_all(species, folder, jobs, scheduler, threads)
+        found = compute_all(species, folder, jobs, scheduler)
         content, times = _content(suite, settings, functionals, list(needed), found)
         print(report.table(content))
         print(*report.write(out, content, times), sep="\n")

@@ -10,9 +10,7 @@ from pyscf import gto
 from pyscf.dft import libxc
 from pyscf.scf.dispersion import parse_dft
 
-from mlxc.geometry import make_mole
 from mlxc.localhybrid import FIXED_FORMS
-from mlxc.reference.benchmark import System
 from mlxc.scf import KS
 
 
@@ -46,11 +44,6 @@ class Protocol:
     def examines(self, spin: int, rung: str) -> bool:
         """Whether the stability of a solution of spin = 2S from this rung is analysed."""
         return self.broken_symmetry or (self.stability and (spin > 0 or rung != "diis"))
-
-    def mole(self, system: System) -> gto.Mole:
-        """The molecule in the protocol's basis.  Raises InputError where that lacks an element."""
-        atoms = zip(system.symbols, system.coords, strict=True)
-        return make_mole(atoms, self.basis, system.charge, system.multiplicity - 1)
 
     def calculation(self, mol: gto.Mole, xc: str) -> Any:
         """A Kohn-Sham object with the protocol's settings, not yet run."""

@@ -8,15 +8,12 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyscf
-import torch
-from pyscf import lib
 
 from mlxc import models
 from mlxc.bench.ladder import climb, settled
@@ -120,8 +117,8 @@ class Species:
         write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
 
 
-def compute(species: Species, threads: int | None = None) -> Result:
-    """The result of a species, on so many threads.
+def compute(species: Species) -> Result:
+    """The result of a species.
 
     converged, rung, attempts, faults (what casts doubt on it), wall_s and, once converged, energy_hartree, cycles,
     stable, s2, homo_hartree, dipole_debye, member_hartree (total energies of a model's ensemble) and what the extras
@@ -132,13 +129,10 @@ def compute(species: Species, threads: int | None = None) -> Result:
     if found != species.functional:
         raise InputError(f"a worker has {found}, not {species.functional}: start it with the same versions and models")
     began = time.perf_counter()
-    with lib.with_omp_threads(threads):
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            result = _computed(species)
-        except BREAKS as err:
-            result = _broken(err)
+    try:
+        result = _computed(species)
+    except BREAKS as err:
+        result = _broken(err)
     return _rounded(result) | {"wall_s": round(time.perf_counter() - began, 2)}
 
 
@@ -158,7 +152,7 @@ def _rounded(value: Any) -> Any:
 
 def _computed(species: Species) -> Result:
     system, protocol = species.system, species.protocol
-    mol = protocol.mole(system)
+    mol = system.mole(protocol.basis)
     needs_unoccupied = "polarizability" in species.extras or protocol.broken_symmetry
 
     def start(xc: str = species.xc) -> Any:
@@ -203,9 +197,7 @@ def _computed(species: Species) -> Result:
     return result
 
 
-def compute_all(
-    species: Iterable[Species], folder: Path, jobs: int = 1, scheduler: str | None = None, threads: int | None = None
-) -> list[Result]:
+def compute_all(species: Iterable[Species], folder: Path, jobs: int = 1, scheduler: str | None = None) -> list[Result]:
     """The results of all species in their order: those that `folder` has, and the others, which are put there.
 
     Species of one file are computed once, with all that any of them asks.  What breaks off, or has lost its worker, has
@@ -220,8 +212,7 @@ def compute_all(
     found = {p: r for p, s in together.items() if (r := s.stored(folder)) is not None}
     waiting = sorted((s for p, s in together.items() if p not in found), key=lambda s: -s.cost)
     if waiting:
-        work = partial(compute, threads=threads)
-        for s, result in results(work, waiting, jobs, scheduler, len(found), extra="bench"):
+        for s, result in results(compute, waiting, jobs, scheduler, len(found), extra="bench"):
             if isinstance(result, MlxcError):
                 raise result
             if isinstance(result, BaseException):

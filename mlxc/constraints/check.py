@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Pat
         from tqdm import tqdm
     except ImportError as err:
         raise InputError("checks need tqdm and matplotlib: pip install 'mlxc[check]'") from err
+    if out and not find_spec("matplotlib"):
+        raise InputError("the report of a check needs matplotlib: pip install 'mlxc[check]'")
     asked = chosen(only)
     folder = out / "outcomes" if out else None
     found = [Outcomes(xc, quick, folder) for xc in dict.fromkeys(xcs)]

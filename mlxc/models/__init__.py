@@ -108,15 +108,18 @@ def sha256(xc: str | os.PathLike) -> str | None:
 def load(name: str | os.PathLike = "default", sha256: str | None = None) -> Functional:
     """A model by name or folder, its weights checked against their hash; with "-d4" at the end, with dispersion.
 
-    FILE.fun is a functional in TorchScript (`mlxc.scripted.load`), whose hash has to be given: that is code.
-    Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder, and
-    InputError for FILE.fun without its hash.
+    `sha256` is that of the weights that are wanted.  FILE.fun is a functional in TorchScript (`mlxc.scripted.load`),
+    whose hash has to be given: that is code.
+    Raises UnknownFunctionalError for an unknown name, or one without D4, ModelFileError for a damaged folder and for
+    other weights, and InputError for FILE.fun without its hash.
     """
     if scripted.names_script(name):
         return scripted.load(name, sha256)
     folder, info = _open(name)
     path = folder / "weights.safetensors"
     weights = _weights(path, info.get("sha256"))
+    if sha256 not in (None, info["sha256"]):
+        raise ModelFileError(f"{path} has the SHA-256 {info['sha256']}, not {sha256}: it is another model")
     try:
         functional = _made(info, weights)
         functional.source, functional.sha256 = folder, info["sha256"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError
 
 PICTURES = ("plane", "density", "charge", "dissociation")
 #: The command that `mlxc plot PATH` stands for.
@@ -106,7 +106,7 @@ def _compute(args: argparse.Namespace) -> int:
     saved.save(path, content)
     missing = [f["xc"] for f in content["functionals"] if not f["converged"]]
     if missing == [f["xc"] for f in content["functionals"]] and args.picture in ("plane", "density"):
-        raise InputError(f"no calculation converged: there is nothing to draw, {path} says so")
+        raise ConvergenceError(f"no calculation converged: there is nothing to draw, {path} says so")
     print(path, *plot(path), sep="\n")
     if missing:
         print(f"NOT converged, and missing there: {', '.join(missing)}")

@@ -16,7 +16,7 @@ from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import BOHR
 from pyscf.data.radii import COVALENT
 
-from mlxc.geometry import FARTHEST, coinciding, count_electrons, spin_is_possible
+from mlxc.geometry import FARTHEST, coinciding, count_electrons, make_mole, spin_is_possible
 from mlxc.reference.schema import Reference
 
 #: Atoms closer than so many times the sum of their covalent radii are bonded.
@@ -57,10 +57,9 @@ class System:
         return len(self.symbols) == 1 and self.charge == 0 and self.occupations is None
 
     def mole(self, basis: str, symmetry: bool = False) -> gto.Mole:
-        """The PySCF molecule in the given basis, `symmetry` as there."""
-        atoms = list(zip(self.symbols, self.coords, strict=True))
-        spin = self.multiplicity - 1
-        return gto.M(atom=atoms, basis=basis, charge=self.charge, spin=spin, symmetry=symmetry, verbose=0)
+        """The PySCF molecule in the given basis, `symmetry` as there, as `mlxc.geometry.make_mole`."""
+        atoms = zip(self.symbols, self.coords, strict=True)
+        return make_mole(atoms, basis, self.charge, self.multiplicity - 1, symmetry)
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,14 @@ from mlxc.reference.task import Task
 from mlxc.workers import results
 
 
-def build_system(task: Task, threads: int | None = None, max_memory: float | None = None) -> Reference:
-    """Compute one system on so many threads and within so many MB (PySCF's settings by default).
+def build_system(task: Task, max_memory: float | None = None) -> Reference:
+    """Compute one system within so many MB (PySCF's setting by default).
 
     Whatever does not converge is an outcome; of the energies called `best`, one that provenance["best"] names.
     Raises InputError for what cannot be computed.
     """
     start = time.perf_counter()
-    with lib.with_omp_threads(threads):
-        reference = _compute(task, max_memory)
+    reference = _compute(task, max_memory)
     provenance = {
         "task": task.hash,
         "geometry": task.optimize or "as given",
@@ -136,15 +135,14 @@ def _best(
     return out | {"best": hf + correlation + core}, CONVERGED
 
 
-def _packed(task: Task, threads: int | None, max_memory: float | None) -> bytes | MlxcError:
-    """What a worker sends back: a file of one system, or why there can be none, which trying again would not change.
-
-    A calculation that breaks off is an outcome.
+def _packed(task: Task, max_memory: float | None) -> bytes:
+    """What a worker sends back: a file of one system.  A calculation that breaks off is an outcome; raises InputError
+    where there can be none.
     """
     try:
-        return store.packed([build_system(task, threads, max_memory)])
-    except MlxcError as err:
-        return err
+        return store.packed([build_system(task, max_memory)])
+    except InputError:
+        raise
     except BREAKS as err:
         broken = _without_density(task, task.mole(task.density["basis"]), f"the calculation broke off: {err!r}")
         return store.packed([replace(broken, provenance={"task": task.hash})])
@@ -154,12 +152,16 @@ def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
     """Systems of the recipe that OUT and its parts hold already.
 
     Warns of a damaged part, which is built again.  Raises ReferenceFileError where OUT is damaged, and InputError where
-    it holds other systems alone.
+    it holds systems that the recipe lacks, whose results would be lost.
     """
     wanted = {t.name: t.hash for t in recipe.tasks}
     libraries = [store.read(out)] if out.exists() else []
-    if libraries and not wanted.keys() & libraries[0].keys():
-        raise InputError(f"{out} holds none of the recipe's systems: give another file, or remove it")
+    others = sorted(libraries[0].keys() - wanted.keys()) if libraries else []
+    if others:
+        raise InputError(
+            f"{out} holds {', '.join(others)}, which the recipe lacks and which would be lost: give another file, or "
+            "remove it"
+        )
     for path in sorted(parts_of(out).glob("*.h5")):
         try:
             libraries.append(store.read(path))
@@ -200,9 +202,8 @@ def build(
     if faults:
         raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
     if tasks:
-        threads = None if scheduler else max(1, lib.num_threads() // jobs)
         errors = []
-        work = partial(_packed, threads=threads, max_memory=max_memory)
+        work = partial(_packed, max_memory=max_memory)
         with sole_use(parts_of(out)):
             for task, content in results(work, tasks, jobs, scheduler, len(done)):
                 if isinstance(content, bytes):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, minres
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
 from mlxc.ongrid import blocks, functional_of, grid_features, spin_densities
@@ -144,5 +144,5 @@ def z_matrix(mf: Any, density: np.ndarray | None, orbital_energies: np.ndarray |
         maxiter=MAX_ITERATIONS,
     )
     if failed:
-        raise InputError("the Z-vector equations do not converge: the SCF solution may not be stable")
+        raise ConvergenceError("the Z-vector equations do not converge: the SCF solution may not be stable")
     return weights.reshape(nspin, *shape[-2:]) + 0.5 * matrix(scale * x)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -20,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import torch
 from pyscf import dft
-from pyscf.lib.exceptions import BasisNotFoundError
 from pyscf.scf.addons import project_dm_nr2nr
 
 from mlxc import models
 from mlxc.analytic import R2SCAN
-from mlxc.errors import UNREADABLE, InputError
+from mlxc.errors import FAILURES, UNREADABLE, InputError
 from mlxc.features import Features
 from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
@@ -35,7 +34,7 @@ from mlxc.hybridscf import LocalHybridSCF
 from mlxc.ongrid import features_on_grid, spin_densities
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
-from mlxc.scf import KS, converge, fractional
+from mlxc.scf import KS, fractional, solved
 from mlxc.train.config import Data
 
 SETS = ("W4-17", "BH76", "G21IP")
@@ -57,10 +56,7 @@ LIMIT_GRID, LIMIT_TOL = 1, 1e-6
 
 def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
     """A density-fitted Kohn-Sham object of a species, not yet run; restricted for singlets.  Raises InputError."""
-    try:
-        mol = system.mole(settings.basis)
-    except (BasisNotFoundError, KeyError) as err:
-        raise InputError(f"no basis {settings.basis!r} for {', '.join(sorted(set(system.symbols)))}: {err}") from err
+    mol = system.mole(settings.basis)
     mf = fractional(mol, system.occupations, xc) if system.occupations else KS(mol, xc)
     mf = mf.density_fit()
     mf.grids.level = settings.grid_level
@@ -68,7 +64,7 @@ def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
 
 
 def limit_gain(system: System, converged: Any, settings: Data) -> float:
-    """What r2SCAN's energy changes by from the basis to `limit_basis`, Eh; NaN where a calculation did not converge.
+    """What r2SCAN's energy changes by from the basis to `limit_basis`, Eh.  Raises ConvergenceError.
 
     Other functionals miss nearly the same in a finite basis.  Coarse grids serve, whose errors cancel.  The start is
     the density of a converged calculation in the basis.
@@ -78,8 +74,8 @@ def limit_gain(system: System, converged: Any, settings: Data) -> float:
     energies = []
     for basis in (settings.basis, settings.limit_basis):
         mf = kohn_sham(system, "r2scan", replace(settings, basis=basis, grid_level=LIMIT_GRID)).set(conv_tol=LIMIT_TOL)
-        mf = converge(mf, project_dm_nr2nr(converged.mol, converged.make_rdm1(), mf.mol))
-        energies.append(float(mf.e_tot) if mf.converged else math.nan)
+        mf = solved(mf, project_dm_nr2nr(converged.mol, converged.make_rdm1(), mf.mol))
+        energies.append(float(mf.e_tot))
     return energies[1] - energies[0]
 
 
@@ -106,35 +102,44 @@ def identity(xc: str | Path) -> str:
 def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -> bool:
     """Compute and store one molecule; returns whether its calculations converged.  `gains` are those that are known."""
     start = time.perf_counter()
-    coarse = replace(settings, grid_level=min(SCF_GRID, settings.grid_level))
-    mf = kohn_sham(system, str(settings.densities), coarse).set(conv_tol=CONV_TOL)
-    if isinstance(mf, LocalHybridSCF):
-        mf.unoccupied = False
-    mf = converge(mf)
-    mf.grids = dft.Grids(mf.mol).set(level=settings.grid_level).build()
-    gain = gains[system.key] if system.key in gains else limit_gain(system, mf, settings)
-    converged = bool(mf.converged and math.isfinite(gain))
-    features, weights = features_on_grid(mf, spin_densities(mf))
-    with torch.no_grad():
-        exc_r2scan = float(torch.from_numpy(weights) @ R2SCAN()(features))
+    arrays: dict[str, np.ndarray] = {}
+    numbers: dict[str, Any] = {"converged": False}
+    try:
+        arrays, numbers = _computed(system, settings, gains)
+    except FAILURES as err:
+        numbers["failure"] = repr(err)
     image = io.BytesIO()
     with h5py.File(image, "w") as f:
-        for name in ("rho", "sigma", "tau", "ex"):
-            f[name] = getattr(features, name).numpy()
-        f["weights"] = weights
+        for name, values in arrays.items():
+            f[name] = values
         f.attrs.update(
             id=system.id,
             basis=settings.basis,
             grid_level=settings.grid_level,
             densities=identity(settings.densities),
-            e_r2scan=sum(mf.scf_summary[k] for k in ("e1", "coul", "nuc")) + exc_r2scan,
             limit_basis=settings.limit_basis,
-            limit_gain=gain,
-            converged=converged,
             wall_s=time.perf_counter() - start,
+            **numbers,
         )
     write_atomic(path, image.getvalue())
-    return converged
+    return bool(numbers["converged"])
+
+
+def _computed(system: System, settings: Data, gains: dict[str, float]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Features and weights of a molecule on its grid, and what else its file has.  Raises ConvergenceError."""
+    coarse = replace(settings, grid_level=min(SCF_GRID, settings.grid_level))
+    mf = kohn_sham(system, str(settings.densities), coarse).set(conv_tol=CONV_TOL)
+    if isinstance(mf, LocalHybridSCF):
+        mf.unoccupied = False
+    mf = solved(mf)
+    mf.grids = dft.Grids(mf.mol).set(level=settings.grid_level).build()
+    gain = gains[system.key] if system.key in gains else limit_gain(system, mf, settings)
+    features, weights = features_on_grid(mf, spin_densities(mf))
+    with torch.no_grad():
+        exc_r2scan = float(torch.from_numpy(weights) @ R2SCAN()(features))
+    arrays = {name: getattr(features, name).numpy() for name in ("rho", "sigma", "tau", "ex")} | {"weights": weights}
+    e_r2scan = sum(mf.scf_summary[k] for k in ("e1", "coul", "nuc")) + exc_r2scan
+    return arrays, {"e_r2scan": e_r2scan, "limit_gain": gain, "converged": True}
 
 
 def damaged(path: Path, err: BaseException) -> InputError:

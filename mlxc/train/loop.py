@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyscf import gto
 
 from mlxc import models
-from mlxc.errors import UNREADABLE, InputError, ModelFileError
+from mlxc.dispersion import d4_energy
+from mlxc.errors import UNREADABLE, ConvergenceError, InputError, ModelFileError
 from mlxc.files import write_atomic
 from mlxc.functional import Functional
 from mlxc.network import MLP
@@ -184,7 +186,9 @@ class Trainer:
             observed = work.observe(step)
             self._count_failures(work)
             if not observed.known.any():
-                raise InputError(f"no calculation of step {step + 1} converged: {next(iter(work.failures.values()))}")
+                raise ConvergenceError(
+                    f"no calculation of step {step + 1} converged: {next(iter(work.failures.values()))}"
+                )
             losses = self.objective(observed)
             if not math.isfinite(sum(losses.values())):
                 raise InputError(f"the objective is no number any more in step {step + 1}: take a smaller rate")
@@ -248,6 +252,8 @@ def new_functional(config: Config) -> NeuralMetaGGA:
     if not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{config.start} has no networks to train")
     functional.name, functional.disp = config.name, f"d4:{config.d4}" if config.d4 else None
+    if config.d4:
+        d4_energy(gto.M(atom="He", verbose=0), config.d4)  # an unknown name is told before densities are computed
     return functional.requires_grad_(True)
 
 

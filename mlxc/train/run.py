@@ -104,7 +104,7 @@ def known_domain(config: Config, functional: NeuralMetaGGA) -> dict[str, Any] | 
     return domain(functional, ((mol, *m) for mol, m in zip(moles, densities.molecules(), strict=True)))
 
 
-def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer) -> dict[str, Any]:
+def card(config: Config, data: Dataset, functional: NeuralMetaGGA, trainer: Trainer) -> dict[str, Any]:
     """What a model's card says: data, settings, and errors at the cached densities where there are any."""
     fixed = any(p.kind == "fixed" for p in config.phase)
     parts = {"training": data.inside, "validation": data.outside}
@@ -114,7 +114,7 @@ def card(config: Config, data: Dataset, functional: Functional, trainer: Trainer
         "protocol": f"errors in kcal/mol at fixed densities of {plain(config.data.densities)}, {config.data.basis}, "
         f"density fitting, grid level {config.data.grid_level}{limit}",
         "command": "mlxc train CONFIG.toml, with the configuration below",
-        "configuration": plain(asdict(config)),
+        "configuration": plain(asdict(config)) | functional.config,  # which `start` gives, if there is one
         "data_sha256": trainer.identity,
         "mlxc": __version__,
         "commit": trainer.commit,
@@ -130,7 +130,7 @@ def fixed_density_errors(
     densities = FixedDensities(data.species, cache)
     energies = {"mlxc": densities.full_grid(functional), "r2scan": densities.e_r2scan}
     report = {}
-    for name, rows in (("training", data.inside), ("validation", data.outside)):
+    for name, rows in parts.items():
         there = data.complete(rows, densities.known)
         if there:
             sets = [r.set for r in there]

@@ -14,7 +14,7 @@ import torch
 from pyscf.data.nist import AU2DEBYE, HARTREE2EV
 from torch.nn.utils import parameters_to_vector
 
-from mlxc.errors import InputError
+from mlxc.errors import FAILURES, ConvergenceError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference import Reference
 from mlxc.reference.benchmark import Reaction
@@ -153,7 +153,7 @@ class SelfConsistentPhase:
             try:
                 mf = self._converged(i)
                 energy = carrying(float(mf.e_tot + self.gains[i]), energy_gradient(mf) if gradients else None)
-            except ValueError as err:  # InputError, or of numpy and scipy where numbers are not finite
+            except FAILURES as err:
                 failures[i] = str(err)
                 continue
             known[i] = 1
@@ -161,7 +161,7 @@ class SelfConsistentPhase:
             for k in (k for k, t in enumerate(targets) if t.species == i):
                 try:
                     found = self._solve_target(mf, targets[k], gradients)
-                except ValueError as err:  # InputError, or of numpy and scipy where numbers are not finite
+                except FAILURES as err:
                     failures[i] = str(err)
                     continue
                 for kind, result in found.items():
@@ -205,7 +205,7 @@ class SelfConsistentPhase:
             if mf.converged and np.isfinite(mf.e_tot):
                 self.densities[i] = np.asarray(mf.make_rdm1())
                 return mf
-        raise InputError("the SCF did not converge")
+        raise ConvergenceError("the SCF did not converge")
 
     def memory(self) -> dict[str, Any]:
         """What a checkpoint has to hold: the densities that the next calculations start from."""
