@@ -111,7 +111,7 @@ def main() -> None:
     clock.wrap(Block, "__init__", "densities")
     clock.wrap(Block, "columns", "semilocal and local part of the Fock matrix")
     clock.wrap(Group, "spread", "pair potentials (products)", group_products)
-    clock.wrap(Group, "gather", "their derivative (products)", group_products)
+    clock.wrap(Group, "gather_into", "their derivative (products)", lambda g, out, values: group_products(g, values))
     clock.wrap(pairs, "packed_product", "products of orbitals and pair potentials")
     clock.wrap(pairs, "packed_products", "products of orbitals")
     clock.wrap(integrate, "potentials_of", "functional and its derivatives")

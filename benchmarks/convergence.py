@@ -6,7 +6,7 @@ Each species leaves a file in --work, so that a killed run resumes.  Rungs: "dii
 "second-order" (PySCF's newton from there), "none".
 
 With --cache FOLDER (mlxc.train.cache) the calculations are those of the cache, in its basis and with density fitting,
-and the record compares, row by row, self-consistent errors with those at fixed r2SCAN densities, of r2SCAN and of PBE0.
+and the record compares, row by row, self-consistent errors with those at fixed r2SCAN densities and those of r2SCAN.
 """
 
 from __future__ import annotations
@@ -67,7 +67,6 @@ def compare(
     energies = {
         "self_consistent": torch.tensor(found, dtype=torch.float64),
         "r2scan": densities.e_r2scan,
-        "pbe0": densities.e_pbe0,
     }
     if models.exists(xc):
         energies["fixed_density"] = densities.full_grid(mlxc.load(xc))

@@ -1,6 +1,6 @@
 """Total energies on PySCF's grids of each level minus those on a fine one, self-consistent, and the cycles of the SCF.
 
-python benchmarks/grids.py [--xc default] [--levels 1,2,3,4] [--out FILE.json]
+python benchmarks/grids.py [--xc default] [--levels 2,3,4] [--out FILE.json]
 """
 
 from __future__ import annotations

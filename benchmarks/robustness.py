@@ -26,13 +26,13 @@ from mlxc.bench.protocol import PROTOCOLS
 from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import load
 from mlxc.files import make_folder, write_atomic
+from mlxc.geometry import parse_atoms
 from mlxc.reference.benchmark import System, make_system
 
 
 def _line(id: str, atoms: str, multiplicity: int = 1, charge: int = 0) -> System:
-    rows = [row.split() for row in atoms.split(";")]
-    coords = [(float(x), float(y), float(z)) for _, x, y, z in rows]
-    return make_system(id, charge, multiplicity, [row[0] for row in rows], coords)
+    symbols, coords = zip(*parse_atoms(atoms), strict=True)
+    return make_system(id, charge, multiplicity, symbols, coords)
 
 
 #: Bond lengths of the monoxides: about those of Huber, Herzberg (1979).

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.plots.command import add_to as add_plot_to
-from mlxc.plots.command import completed
+from mlxc.plots.command import completed, separated
 from mlxc.version import __version__
 
 #: What `mlxc run` can do with a molecule.
@@ -20,13 +20,15 @@ TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
 
 
 def _run(args: argparse.Namespace) -> int:
-    from mlxc.run import check_writable, run, write_json
+    from mlxc.files import check_writable
+    from mlxc.run import run, write_json
 
     if args.json:
         check_writable(args.json)
     result = run(
-        args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs
-    )
+        args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
+        args.density_fit,
+    )  # fmt: skip
     if args.json:
         write_json(args.json, result)
     done = [result["converged"], result.get("geometry_converged", True), *result.get("excitations_converged", [])]
@@ -50,9 +52,8 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list(text: str) -> list[str]:
-    """The type of an option that lists names."""
-    return [word for word in text.split(",") if word]
+#: The type of an option that lists names.
+_names = separated(str)
 
 
 def _bench(args: argparse.Namespace) -> int:
@@ -85,13 +86,12 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _reference_build(args: argparse.Namespace) -> int:
+    from mlxc.files import check_writable
     from mlxc.reference.build import build
     from mlxc.reference.recipe import read_recipe
-    from mlxc.run import check_writable
 
     check_writable(args.out)
-    again = args.again.split(",") if args.again else []
-    done = build(read_recipe(args.recipe), args.out, args.jobs, args.scheduler, args.max_memory, again)
+    done = build(read_recipe(args.recipe), args.out, args.jobs, args.scheduler, args.max_memory, args.again)
     failed = [f"{r.name}: {r.outcome}" for r in done.values() if not r.converged]
     partly = [f"{r.name}: {r.provenance['best']}" for r in done.values() if r.converged and "best" not in r.energies]
     counts = f"{len(done)} systems, {len(failed)} without a density, {len(partly)} without the energy called best"
@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--basis", default="def2-tzvp")
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
+    run.add_argument("--density-fit", action="store_true", help="fit the Coulomb part: faster for larger molecules")
     run.add_argument("--task", choices=TASKS, default="energy")
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--states", type=_positive, default=5, metavar="N", help="of --task excitations (default: 5)")
@@ -194,11 +195,11 @@ def _parser() -> argparse.ArgumentParser:
     conditions.set_defaults(action=_check)
     benchmark = commands.add_parser("bench", help="errors of functionals in sets of reactions and properties")
     benchmark.add_argument("--data", type=Path, metavar="DIR", help="reactions, or a .h5 file (default: shipped data)")
-    benchmark.add_argument("--sets", type=_list, default=[], metavar="A,B", help="default: all but geometries")
+    benchmark.add_argument("--sets", type=_names, default=[], metavar="A,B", help="default: all but geometries")
     benchmark.add_argument("--role", help="rows of this role only: train, dev, ... (default: all)")
-    benchmark.add_argument("--elements", type=_list, default=[], metavar="H,C", help="species of these elements only")
+    benchmark.add_argument("--elements", type=_names, default=[], metavar="H,C", help="species of these elements only")
     benchmark.add_argument("--max-heavy", type=_positive, metavar="N", help="species of at most N atoms but hydrogen")
-    benchmark.add_argument("--xc", type=_list, default=["default"], metavar="X,Y", help="default: the shipped model")
+    benchmark.add_argument("--xc", type=_names, default=["default"], metavar="X,Y", help="default: the shipped model")
     benchmark.add_argument("--protocol", default="standard", help="tight, standard (the default) or fast")
     benchmark.add_argument("--basis", help="instead of the protocol's")
     benchmark.add_argument("--broken-symmetry", action="store_true", help="let singlets become unrestricted")
@@ -218,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--jobs", type=_positive, default=1, help="local workers, which share the cores (default: 1)")
     build.add_argument("--scheduler", metavar="URL", help="a Dask cluster instead, tcp://HOST:PORT")
     build.add_argument("--max-memory", type=_megabytes, metavar="MB", help="of each worker (default: PySCF's)")
-    build.add_argument("--again", metavar="A,B", help="systems to compute although they are there")
+    build.add_argument(
+        "--again", type=_names, default=[], metavar="A,B", help="systems to compute although they are there"
+    )
     build.set_defaults(action=_reference_build)
     for name, action, text in (
         ("info", _reference_info, "what is shipped, or what a file holds"),

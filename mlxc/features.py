@@ -3,8 +3,7 @@
 Units are Hartree atomic units throughout.
 
 The spin dimension S is 2, or 1 for a restricted density.  With S = 1 the single channel is the alpha
-density, and beta equals it; every total therefore carries the factor `multiplicity` = 2 / S.  That factor
-is the only place where restricted and unrestricted calculations differ.
+density, and beta equals it; every total therefore carries the factor `multiplicity` = 2 / S.
 """
 
 from __future__ import annotations
@@ -119,25 +118,3 @@ class GridMap:
         if self.xctype == "MGGA":
             tau = 0.5 * torch.stack([torch.einsum("xgm,xgm->g", self.ao[1:] @ d, self.ao[1:]) for d in dm])
         return Features(rho, sigma, tau)
-
-    def vjp(self, dm: torch.Tensor, grads: Features) -> torch.Tensor:
-        """dE/dD (S, nao, nao), symmetric, from dE/dFeatures (weights included) at `dm`.
-
-        D_s enters as an independent Hermitian matrix: dE = sum_s tr(vjp_s dD_s).
-        """
-        spins = range(len(dm))
-        half = 0.5 * grads.rho[:, :, None] * self.ao[0]
-        if self.xctype != "LDA":
-            grad = self._gradient(self.ao[0] @ dm)
-            wgrad = torch.zeros_like(grad)
-            for (s, t), w in zip(combinations_with_replacement(spins, 2), grads.sigma, strict=True):
-                wgrad[s] += w * grad[t]
-                wgrad[t] += w * grad[s]
-            half = half + torch.einsum("sxg,xgm->sgm", wgrad, self.ao[1:])
-        vmat = self.ao[0].T @ half
-        vmat = vmat + vmat.transpose(1, 2)
-        if self.xctype == "MGGA":
-            vmat = vmat + 0.5 * torch.stack(
-                [(self.ao[1:] * w[:, None]).flatten(0, 1).T @ self.ao[1:].flatten(0, 1) for w in grads.tau]
-            )
-        return vmat

@@ -59,3 +59,11 @@ def sole_use(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """InputError where a result could not be written to `path`, before hours are spent on it."""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: {path.parent} is not a folder that can be written to")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")

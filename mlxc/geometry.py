@@ -58,6 +58,16 @@ def read_xyz(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
     return atoms
 
 
+def parse_atoms(text: str) -> list[tuple[str, tuple[float, float, float]]]:
+    """Atoms (symbol, coordinates in Angstrom) of "SYMBOL x y z; ...".  Raises ValueError for anything else."""
+    rows = [line.split() for line in text.split(";")]
+    atoms = [(symbol, (float(x), float(y), float(z))) for symbol, x, y, z in rows]
+    unknown = [symbol for symbol, _ in atoms if symbol not in _SYMBOLS]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not an element")
+    return atoms
+
+
 def coinciding(coords: Sequence[Sequence[float]]) -> tuple[int, int] | None:
     """Two atoms closer to each other than CLOSEST, of coordinates in Angstrom; None where there are none."""
     for i, a in enumerate(coords):

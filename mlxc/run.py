@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from mlxc import models
 from mlxc.calculation import ensemble, strange
 from mlxc.errors import InputError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
-from mlxc.files import write_atomic
+from mlxc.files import check_writable, write_atomic
 from mlxc.geometry import gradient_method, make_mole, read_xyz
 from mlxc.harmonic import STATIONARY, Vibrations, vibrations
 from mlxc.optimization import optimize
@@ -50,14 +49,6 @@ class Progress:
         )
 
 
-def check_writable(path: Path) -> None:
-    """InputError where a result could not be written to `path`, before hours are spent on it."""
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: {path.parent} is not a folder that can be written to")
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-
-
 def write_json(path: Path, result: dict[str, Any]) -> None:
     """Write the result; the file appears complete.  Raises InputError where that fails."""
     write_atomic(path, json.dumps(result, indent=2) + "\n")
@@ -79,12 +70,14 @@ def run(
     max_cycle: int = 50,
     states: int = 5,
     jobs: int = 1,
+    density_fit: bool = False,
 ) -> dict[str, Any]:
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
     `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.
-    `states` are those of the task excitations, `jobs` the processes of the task frequencies.
+    `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
+    Coulomb part, which is faster in all but the smallest molecules (exact exchange of local hybrids always is).
     """
     progress = Progress()
     atoms = read_xyz(path)
@@ -99,9 +92,12 @@ def run(
     name = xc if functional is None else functional.name
     kind = "libxc" if functional is None else "functional of mlxc"
     formula = "".join(s + (str(k) if k > 1 else "") for s in ELEMENTS if (k := sum(a == s for a, _ in atoms)))
-    print(f"{formula}  charge {charge}  unpaired electrons {mol.spin}  |  {name} ({kind})  |  {basis}")
+    fitted = ", density fitting" if density_fit else ""
+    print(f"{formula}  charge {charge}  unpaired electrons {mol.spin}  |  {name} ({kind})  |  {basis}{fitted}")
     print("  SCF         energy / Eh  change / Eh orb. gradient     time")
     mf = KS(mol, functional or xc)
+    if density_fit:
+        mf = mf.density_fit()
     mf.max_cycle = max_cycle
     mf.callback = progress
     with run_by_pyscf(name, ours=functional is not None):
@@ -118,6 +114,7 @@ def run(
         "xc": name,
         "model_hash": models.sha256(xc),
         "basis": basis,
+        "density_fit": density_fit,
         "grid_level": int(mf.grids.level),
         "nelectron": int(mol.nelectron),
         "mo_homo_hartree": highest_occupied(mf),
@@ -140,7 +137,7 @@ def run(
     if task == "excitations" and mf.converged:
         lines = _excitations(excitations(mf, states), result)
     result["wall_s"] = time.perf_counter() - progress.start
-    _report(result)
+    _report(result, charge)
     for line in lines:
         print(line)
     return result
@@ -219,7 +216,7 @@ def _optimize(mf: Any, out: Path, name: str, transition: bool) -> tuple[Any, boo
     return mf.reset(mol), done
 
 
-def _report(result: dict[str, Any]) -> None:
+def _report(result: dict[str, Any], charge: int) -> None:
     if not result["converged"]:
         print("\nThe SCF did NOT converge: the numbers below are not a result.")
     homo = result["mo_homo_hartree"]
@@ -229,7 +226,8 @@ def _report(result: dict[str, Any]) -> None:
     for reason in result.get("novelty", []):
         print(f"  UNLIKE the molecules that the functional was trained on: {reason}")
     print(f"  HOMO               {homo * HARTREE2EV:.3f} eV")
-    print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye")
+    about = "" if not charge else " about the origin, on which that of an ion depends"
+    print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye{about}")
     if result["s2"] > 1e-6:
         print(f"  <S^2>              {result['s2']:.4f}")
     if "gradient_hartree_per_bohr" in result:

@@ -129,13 +129,16 @@ def test_what_is_wrong_is_said_in_one_line(gmtkn55, capsys, file, old, new, mess
         assert error.count("\n") == 1
 
 
-def test_json_lines_without_derived_columns(gmtkn55, tmp_path, capsys):
+def test_derived_columns_are_worked_out(gmtkn55, tmp_path, capsys):
     out = tmp_path / "json"
     write_folder(out, *read_gmtkn55(gmtkn55))
     systems = read_systems(out)
     rows = [json.loads(line) for line in (out / "systems.jsonl").read_text().splitlines()]
     short = [{k: v for k, v in row.items() if k not in ("nheavy", "graph_key")} for row in rows]
     (out / "systems.jsonl").write_text("\n".join(map(json.dumps, short)))
+    assert read_systems(out) == systems
+    others = [{**row, "graph_key": f"{row['id']} of another program"} for row in rows]
+    (out / "systems.jsonl").write_text("\n".join(map(json.dumps, others)))
     assert read_systems(out) == systems
     (out / "systems.jsonl").write_text("\n".join(map(json.dumps, [*short, short[0]])))
     with pytest.raises(InputError, match=f"several systems called {re.escape(short[0]['id'])}"):

@@ -48,11 +48,13 @@ def energy(atoms: Atoms, charge: int) -> float:
     for basis in ("cc-pvtz", "cc-pvqz"):
         mol = gto.M(atom=atoms, basis=basis, charge=charge, spin=charge, symmetry=shared, verbose=0, max_memory=6000)
         mf = scf.UHF(mol).set(conv_tol=1e-10).run()
+        if not mf.converged:
+            raise SystemExit(f"{atoms} did not converge in {basis}")
         frozen = core_orbitals(mol)
         hartree_fock[basis], second[basis] = mf.e_tot, mp.UMP2(mf, frozen=frozen).kernel(with_t2=False)[0]
         if basis == "cc-pvtz":
             solver = cc.UCCSD(mf, frozen=frozen).set(max_cycle=100).run()
-            if not (mf.converged and solver.converged):
+            if not solver.converged:
                 raise SystemExit(f"{atoms} did not converge")
             delta = solver.e_corr + solver.ccsd_t() - second[basis]
     small, large = ((hartree_fock[b], second[b]) for b in ("cc-pvtz", "cc-pvqz"))

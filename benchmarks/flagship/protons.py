@@ -51,8 +51,11 @@ def pair(name: str, distance: float, shift: float) -> Atoms:
     return [*next(halves), *next(halves), ("H", (0.0, 0.0, round(shift, 6)))]
 
 
-def energy(atoms: Atoms, charge: int) -> float:
-    """CCSD(T) energy of a closed shell in the limit of the basis, Eh.  Raises SystemExit without convergence."""
+def energy(atoms: Atoms, charge: int, higher_in: str = "aug-cc-pvtz") -> float:
+    """CCSD(T) energy of a closed shell in the limit of the basis, Eh, what is beyond second order in `higher_in`.
+
+    Raises SystemExit without convergence.
+    """
     fitted = {}
     for basis in ("aug-cc-pvtz", "aug-cc-pvqz"):
         mol = gto.M(atom=atoms, basis=basis, charge=charge, verbose=0, max_memory=4000)
@@ -61,7 +64,7 @@ def energy(atoms: Atoms, charge: int) -> float:
         fitted[basis] = mf.e_tot, second.kernel()
         if not mf.converged:
             raise SystemExit(f"{atoms} did not converge in {basis}")
-    mol = gto.M(atom=atoms, basis="aug-cc-pvtz", charge=charge, verbose=0, max_memory=4000)
+    mol = gto.M(atom=atoms, basis=higher_in, charge=charge, verbose=0, max_memory=4000)
     mf = scf.RHF(mol).set(conv_tol=1e-9).run()
     frozen = core_orbitals(mol)
     solver = cc.CCSD(mf, frozen=frozen).run()

@@ -18,24 +18,27 @@ Atoms = list[tuple[str, tuple[float, float, float]]]
 class Rows:
     """Reactions of one set in the making; `energy` takes atoms and a charge and gives Eh.
 
-    energies : those that are there by the ids of their systems, in `out`/energies.json
+    energies : of the systems by their ids.  `out`/energies.json has them with the keys of the systems, so that another
+        geometry is computed anew.
     """
 
     def __init__(self, name: str, out: Path, energy: Callable[[Atoms, int], float]):
         self.name, self.out, self.energy = name, out, energy
         make_folder(out)
-        self._done = out / "energies.json"
-        self.energies: dict[str, float] = json.loads(self._done.read_text()) if self._done.exists() else {}
+        self.energies: dict[str, float] = {}
+        self._file = out / "energies.json"
+        self._known: dict[str, float] = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._systems: dict[str, System] = {}
         self._reactions: list[Reaction] = []
 
     def add_system(self, id: str, atoms: Atoms, charge: int, multiplicity: int = 1) -> None:
         """A system, and its energy where that is not known."""
         symbols, coords = zip(*atoms, strict=True)
-        self._systems[id] = make_system(id, charge, multiplicity, symbols, coords)
-        if id not in self.energies:
-            self.energies[id] = self.energy(atoms, charge)
-            write_atomic(self._done, json.dumps(self.energies, indent=1) + "\n")
+        system = self._systems[id] = make_system(id, charge, multiplicity, symbols, coords)
+        if system.key not in self._known:
+            self._known[system.key] = self.energy(atoms, charge)
+            write_atomic(self._file, json.dumps(self._known, indent=1) + "\n")
+        self.energies[id] = self._known[system.key]
 
     def add_reaction(self, name: str, stoichiometry: dict[str, int]) -> None:
         """A row to train on, of systems that are there."""

@@ -19,8 +19,7 @@ from mlxc.bench.quantities import Result
 from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import Suite, load
 from mlxc.errors import InputError, run_by_pyscf
-from mlxc.files import make_folder, sole_use
-from mlxc.run import check_writable
+from mlxc.files import check_writable, make_folder, sole_use
 from mlxc.version import __version__
 
 

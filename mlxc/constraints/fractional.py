@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pyscf.data.elements import charge
 
+from mlxc.geometry import parse_atoms
 from mlxc.reference.benchmark import Reaction, System, make_system
 
 FRACTIONAL_CHARGE, FRACTIONAL_SPIN = "fractional charge", "fractional spin"
@@ -36,9 +37,7 @@ Occupations = tuple[tuple[float, ...], tuple[float, ...]]
 
 def _species(name: str, atoms: str, up: int, down: int) -> System:
     """The molecule or ion with so many electrons of each spin."""
-    words = [line.split() for line in atoms.split(";")]
-    symbols = [w[0] for w in words]
-    coords = [(float(x), float(y), float(z)) for _, x, y, z in words]
+    symbols, coords = zip(*parse_atoms(atoms), strict=True)
     nuclei = sum(charge(s) for s in symbols)
     return make_system(f"{name} {up} {down}", nuclei - up - down, up - down + 1, symbols, coords)
 

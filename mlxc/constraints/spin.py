@@ -9,6 +9,7 @@ from mlxc.constraints.condition import Condition, Finding, exchange_apart, worst
 from mlxc.constraints.points import features_of_points, search
 from mlxc.constraints.subject import Subject
 from mlxc.features import Features
+from mlxc.geometry import parse_atoms
 from mlxc.reference.benchmark import make_system
 from mlxc.units import KCAL
 
@@ -53,9 +54,8 @@ def _swap(subject: Subject, quick: bool) -> Finding:
 def _closed_shell(subject: Subject, quick: bool) -> Finding:
     cases = {}
     for name, atoms in CLOSED.items():
-        rows = [a.split() for a in atoms.split(";")]
-        coords = [(float(x), float(y), float(z)) for _, x, y, z in rows]
-        system = make_system(name, 0, 1, [r[0] for r in rows], coords)
+        symbols, coords = zip(*parse_atoms(atoms), strict=True)
+        system = make_system(name, 0, 1, symbols, coords)
         restricted = subject.solve(system.mole("def2-svp"))
         pairs = [1.0] * (restricted.mol.nelectron // 2)
         unrestricted = subject.solve(restricted.mol, (pairs, pairs))

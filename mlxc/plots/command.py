@@ -22,7 +22,7 @@ def completed(argv: Sequence[str]) -> list[str]:
     return list(argv)
 
 
-def _separated(kind: type) -> Any:
+def separated(kind: type) -> Any:
     """The type of an option that lists values with commas between them."""
 
     def read(text: str) -> list:
@@ -61,13 +61,13 @@ def add_to(commands: Any) -> None:
     charge.add_argument("--points", type=_steps, default=8, metavar="N", help="steps for each electron (default: 8)")
     curve = pictures.add_parser("dissociation", help="a diatomic along its bond against exact energies")
     curve.add_argument("subject", metavar="NAME", help="H2+, He2+, H2 or N2")
-    curve.add_argument("--distances", type=_separated(float), metavar="R,R", help="Angstrom (default: about a dozen)")
+    curve.add_argument("--distances", type=separated(float), metavar="R,R", help="Angstrom (default: about a dozen)")
     for command in (plane, density):
-        command.add_argument("--atoms", type=_separated(int), metavar="I,J,K", help="that the plane goes through")
+        command.add_argument("--atoms", type=separated(int), metavar="I,J,K", help="that the plane goes through")
     for command, basis in ((plane, "def2-tzvp"), (charge, "def2-tzvppd"), (curve, "def2-tzvppd")):
         command.add_argument("--basis", default=basis, help=f"default: {basis}")
     for command in (plane, density, charge, curve):
-        command.add_argument("--xc", type=_separated(str), default=["default"], metavar="X,Y", help="side by side")
+        command.add_argument("--xc", type=separated(str), default=["default"], metavar="X,Y", help="side by side")
         command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the files go (default: .)")
         command.set_defaults(action=_compute)
 
@@ -93,9 +93,8 @@ def _results(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _compute(args: argparse.Namespace) -> int:
-    from mlxc.files import make_folder
+    from mlxc.files import check_writable, make_folder
     from mlxc.plots import figures, plot, saved
-    from mlxc.run import check_writable
 
     figures.need_matplotlib()
     name = args.subject.stem if isinstance(args.subject, Path) else args.subject

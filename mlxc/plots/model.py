@@ -51,13 +51,13 @@ def draw(folder: Path) -> dict[str, Any]:
 
 
 def learning(figure: Any, rows: list[dict[str, str]]) -> None:
-    """Objective, validation and every loss over the rows of a log, one after the other."""
+    """Objective, judgement and every loss over the rows of a log, one after the other."""
     axes = figure.subplots()
     skipped = {"phase", "kind", "step", "scf_failures"}
     for name in (k for k in rows[0] if k not in skipped):
         points = [(i, float(r[name])) for i, r in enumerate(rows) if r.get(name) and float(r[name]) > 0]
         if points:
-            thick = name in ("objective", "validation")
+            thick = name in ("objective", "judgement")
             axes.semilogy(*zip(*points, strict=True), label=name, linewidth=2 if thick else 1, marker=".")
     for i, (before, after) in enumerate(pairwise(rows)):
         if before["phase"] != after["phase"]:

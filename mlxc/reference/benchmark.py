@@ -104,20 +104,12 @@ def graph_key(symbols: Iterable[str], coords: Iterable, charge: int, multiplicit
 
 
 def make_system(
-    id: str,
-    charge: int,
-    multiplicity: int,
-    symbols: Iterable[str],
-    coords: Iterable[tuple[float, float, float]],
-    nheavy: int | None = None,
-    key: str | None = None,
+    id: str, charge: int, multiplicity: int, symbols: Iterable[str], coords: Iterable[tuple[float, float, float]]
 ) -> System:
-    """A system, with nheavy and graph_key worked out where they are not given."""
+    """A system, with nheavy and graph_key worked out.  Raises ValueError for what is no element."""
     symbols, coords = tuple(symbols), tuple(coords)
-    if nheavy is None:
-        nheavy = sum(s != "H" for s in symbols)
-    key = key or graph_key(symbols, coords, charge, multiplicity)
-    return System(id, charge, multiplicity, symbols, coords, nheavy, key)
+    nheavy = sum(s != "H" for s in symbols)
+    return System(id, charge, multiplicity, symbols, coords, nheavy, graph_key(symbols, coords, charge, multiplicity))
 
 
 def system_of(reference: Reference, id: str = "") -> System:

@@ -1,9 +1,9 @@
 """Benchmark folders: JSON lines, read and written, and GMTKN55's own layout, read.
 
-`systems.jsonl` rows have id, charge, multiplicity, symbols, coords_angstrom and, worked out where they are missing,
-nheavy and graph_key; `reactions.jsonl` rows have set, name, stoichiometry {id: coefficient},
-ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows, seen_in_training; `properties.jsonl`, which
-may be missing, has rows of set, id, property, value, unit.
+`systems.jsonl` rows have id, charge, multiplicity, symbols and coords_angstrom; nheavy and graph_key are written beside
+them and worked out anew, so that one molecule has one key whoever wrote it.  `reactions.jsonl` rows have set, name,
+stoichiometry {id: coefficient}, ref_kcal = sum(coefficient * E), role ("train" or "dev") and, for dev rows,
+seen_in_training; `properties.jsonl`, which may be missing, has rows of set, id, property, value, unit.
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ def _system(row: dict) -> System:
     if not all(isinstance(s, str) for s in row["symbols"]):
         raise TypeError("symbols have to be texts")
     coords = [(float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"]]
-    charge, multiplicity = int(row["charge"]), int(row["multiplicity"])
-    nheavy, key = row.get("nheavy"), row.get("graph_key")
-    given = None if nheavy is None else int(nheavy), None if key is None else str(key)
-    return make_system(name, charge, multiplicity, row["symbols"], coords, *given)
+    return make_system(name, int(row["charge"]), int(row["multiplicity"]), row["symbols"], coords)
 
 
 def _reaction(row: dict) -> Reaction:

@@ -36,7 +36,7 @@ from typing import Any
 from pyscf.data.elements import ELEMENTS
 
 from mlxc.errors import UNREADABLE, InputError
-from mlxc.geometry import count_electrons, spin_is_possible
+from mlxc.geometry import count_electrons, parse_atoms, spin_is_possible
 from mlxc.reference.methods import METHODS
 from mlxc.reference.task import Task
 
@@ -160,8 +160,7 @@ def _geometry(text: str, path: Path) -> tuple[tuple, int | None]:
     if ";" not in text and len(text.split()) == 1:
         return _from_ase(text.removeprefix("ase:"), path)
     try:
-        rows = [line.split() for line in text.split(";")]
-        return tuple((s, (float(x), float(y), float(z))) for s, x, y, z in rows if ELEMENTS.index(s)), None
+        return tuple(parse_atoms(text)), None
     except ValueError:
         raise InputError(
             f'{path}: expected "SYMBOL x y z; ..." in Angstrom or a name of ASE\'s, got {text!r}'

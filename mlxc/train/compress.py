@@ -1,6 +1,6 @@
 """Molecules squeezed onto a few thousand points each, so that an epoch of fixed-density training takes a second.
 
-A functional depends on two to six bounded variables (exchange, correlation) and nothing else.  The grid points of a
+A functional depends on a few bounded variables (exchange, correlation) and nothing else.  The grid points of a
 molecule are therefore gathered into cells of these variables, and each cell is replaced by one point at its
 energy-weighted mean: an error of second order in the cell's size.  The cells follow the molecule's own density, so
 that molecules share no points whose neighbourhood training could exploit.
@@ -149,7 +149,6 @@ class Condensed:
     def slope(self, functional: NeuralMetaGGA) -> torch.Tensor:
         """Mean square slopes, weighted with the energy, of F_x (with r2SCAN's share of it constant) and u_c, ().
 
-        Times `shares`.
         Slopes are those with respect to SLOPES.  Steep ones in the cores, where most of the energy lies, cost accuracy
         on every integration grid.
         """
