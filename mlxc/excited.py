@@ -10,7 +10,7 @@ from pyscf.data.nist import HARTREE2EV, HARTREE2WAVENUMBER
 from pyscf.scf.rohf import ROHF
 from scipy.constants import centi, nano
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
 
     Full linear response, `mf.TDDFT()`; in a solvent, which follows with its electrons alone.  There are fewer than
     `nstates` where the molecule has no more, and where the ground state is unstable.  Raises InputError for ROKS and
-    periodic objects and for one that is not converged.
+    periodic objects and for one that is not converged, ConvergenceError for a ground state that is a saddle point.
     """
     if hasattr(mf, "cell"):
         raise InputError("excitations are for molecules, not for periodic objects")
@@ -43,7 +43,10 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     if not mf.converged:
         raise InputError("excitations need a converged calculation: run mf.kernel() first")
     td = mf.TDDFT().set(nstates=nstates)
-    td.kernel()
+    try:
+        td.kernel()
+    except RuntimeError as err:
+        raise ConvergenceError(f"no excitations: is the ground state a minimum? See mf.stability() ({err})") from err
     energies = np.asarray(td.e)
     return Excitations(
         energies_ev=energies * HARTREE2EV,

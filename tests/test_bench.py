@@ -367,8 +367,14 @@ def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp
     members = [models.load("mlxc-lh4"), models.load("mlxc-mgga1")]
     monkeypatch.setattr(models, "load_members", lambda name: members)
     _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh4")
-    rows = found["functionals"][0]["reactions"]
-    assert all(r["uncertainty_kcal"] > 0.1 for r in rows)
+    scale = models.describe("mlxc-lh4")["uncertainty_scale"]
+    kept = [json.loads(p.read_text()) for p in (tmp_path / "species").glob("*.json")]
+    energies = {c["id"]: np.array(c["result"]["member_hartree"]) for c in kept}
+    for row in found["functionals"][0]["reactions"]:
+        difference = sum(c * energies[id] for id, c in row["stoichiometry"].items())
+        spread = abs(difference[0] - difference[1]) / np.sqrt(2) * KCAL
+        assert spread > 0.1
+        assert row["uncertainty_kcal"] == pytest.approx(np.hypot(0.1, scale * spread), rel=1e-4)
 
 
 def test_coverage_counts_rows_that_training_has_not_seen(monkeypatch):

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mlxc
 from mlxc import models
 from mlxc.cli import main
 from mlxc.errors import InputError, run_by_pyscf
+from mlxc.excited import Excitations
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.neural import NeuralMetaGGA
 
@@ -40,6 +43,30 @@ def test_energy_with_the_default_model(water, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "total energy" in printed
     assert printed.count(" s\n") > result["cycles"]
+
+
+def test_density_fitting(water, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["run", str(water), "--basis", "def2-svp", "--xc", "mlxc-mgga1", "--charge", "1", "--json", str(out)]
+    assert main([*arguments, "--density-fit"]) == 0
+    result = json.loads(out.read_text())
+    mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga1").density_fit().run()
+    assert result["density_fit"] is True
+    assert result["energy_hartree"] == pytest.approx(mf.e_tot, abs=1e-7)
+    assert "Debye about the origin" in capsys.readouterr().out
+
+
+def test_status_of_what_does_not_converge(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "h2.xyz"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga1", "--task"]
+    monkeypatch.setattr("mlxc.run.optimize", lambda mf, step, transition: (mf.mol, False))
+    assert main([*arguments, "optimize"]) == 3
+    assert "NOT converged in 100 steps" in capsys.readouterr().out
+    one = Excitations(np.array([10.0]), np.array([124.0]), np.array([0.1]), np.array([False]))
+    monkeypatch.setattr("mlxc.run.excitations", lambda mf, states: one)
+    assert main([*arguments, "excitations"]) == 3
+    assert "NOT converged" in capsys.readouterr().out
 
 
 def test_gradient_and_optimize(tmp_path, capfd):

@@ -102,7 +102,8 @@ def test_configurations_are_understood(page, tmp_path):
         path = tmp_path / "my.toml"
         path.write_text(block)
         assert read_config(path).phase
-    assert read_config(ROOT / "examples" / "train.toml").phase
+    for path in (ROOT / "examples" / "train.toml", *(ROOT / "benchmarks" / "flagship").glob("*.toml")):
+        assert read_config(path).phase
 
 
 def source(path: Path) -> str:

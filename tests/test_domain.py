@@ -55,6 +55,19 @@ def test_familiar_and_unfamiliar_molecules(model):
     assert any(w.startswith("structure") for w in reasons(model, molecule("O 0 0 0; O 0 0 1.2; O 0 1.1 1.8")))
 
 
+def test_what_the_default_model_knows():
+    fresh = mlxc.KS(molecule("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587")).density_fit()
+    with pytest.raises(InputError, match="kernel"):
+        mlxc.novelty(fresh)
+    assert mlxc.novelty(fresh.run()) == []
+    ghost = molecule("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587; ghost-Kr 0 0 3")
+    assert mlxc.novelty(mlxc.KS(ghost).density_fit().run()) == []
+    krypton = mlxc.novelty(mlxc.KS(molecule("Kr 0 0 0")).density_fit().run())
+    assert krypton[0].startswith("Kr: not among the elements")
+    with pytest.raises(InputError, match="RKS, UKS or ROKS"):
+        spin_densities(molecule("He 0 0 0").GKS())
+
+
 def test_a_chemist_is_told(model, tmp_path, capsys):
     for symbol, expected in (("O", False), ("S", True)):
         (tmp_path / "x.xyz").write_text(f"3\n\n{symbol} 0 0 0\nH 0 0.76 0.59\nH 0 -0.76 0.59\n")

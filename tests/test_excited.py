@@ -8,7 +8,7 @@ from pyscf import gto, scf
 
 import mlxc
 from mlxc.cli import main
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.localhybrid import HartreeFock
 
 HF = "H 0 0 0; F 0 0 0.92"
@@ -19,22 +19,28 @@ def calculation(xc, **kwargs):
     return mf.set(grids=mf.grids.set(level=1)).run(conv_tol=1e-10)
 
 
-def test_energies_and_strengths_of_hartree_fock():
-    mf = calculation(HartreeFock())
+@pytest.mark.parametrize(("atom", "spin"), [(HF, 0), ("N 0 0 0; H 0.8 0.62 0; H -0.8 0.62 0", 1)])
+def test_energies_and_strengths_of_hartree_fock(atom, spin):
+    mf = calculation(HartreeFock(), atom=atom, spin=spin)
     found = mlxc.excitations(mf, 3)
-    reference = scf.RHF(mf.mol).run().TDHF().run(nstates=3)
-    assert np.allclose(found.energies_ev, reference.e * 27.211386, atol=0.1)
+    exact = scf.UHF(mf.mol) if spin else scf.RHF(mf.mol)
+    reference = exact.run(conv_tol=1e-10).TDHF().run(nstates=3)
+    assert np.allclose(found.energies_ev, reference.e * 27.211386, atol=3e-3)
     assert np.allclose(found.oscillator_strengths, reference.oscillator_strength(), atol=2e-3)
-    assert found.oscillator_strengths.max() > 0.01
+    assert found.oscillator_strengths.max() > 0.005
     assert np.allclose(found.wavelengths_nm * found.energies_ev, 1239.84198)
     assert found.converged.all()
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
-def test_open_shells(xc):
-    found = mlxc.excitations(calculation(xc, atom="O 0 0 0; H 0 0 0.97", spin=1), 3)
-    assert len(found.energies_ev) == len(found.oscillator_strengths) == len(found.converged) <= 3
-    assert found.energies_ev[-1] > 3
+def test_fewer_states_than_asked_for():
+    found = mlxc.excitations(calculation("mlxc-mgga1", atom="O 0 0 0; H 0 0 0.97", spin=1), 30)
+    assert len(found.energies_ev) == len(found.oscillator_strengths) == len(found.converged) < 30
+
+
+def test_a_ground_state_that_is_a_saddle_point():
+    """Exact exchange breaks the symmetry of OH's pi electrons: the solution can turn about the axis at no cost."""
+    with pytest.raises(ConvergenceError, match="stability"):
+        mlxc.excitations(calculation(HartreeFock(), atom="O 0 0 0; H 0 0 0.97", spin=1), 3)
 
 
 def test_excitations_refuse_what_they_cannot_do():

@@ -179,6 +179,14 @@ def test_potential_of_the_cycles_acts_alike_on_occupied_orbitals(mole, coarse):
         assert np.allclose(whole[2][s] @ occupied, cycle[2][s] @ occupied, atol=1e-9)
 
 
+def test_restricted_open_shells_of_hartree_fock(mole):
+    mol = mole("CH3")
+    mf = mlxc.attach(mol.ROKS(), HartreeFock()).run(conv_tol=1e-10)
+    expected = scf.ROHF(mol).run(conv_tol=1e-10).e_tot
+    assert mf.e_tot == pytest.approx(expected, abs=5e-5)
+    assert scf.UHF(mol).run().e_tot < expected - 1e-3
+
+
 def test_restricted_is_unrestricted_and_every_scf_converges(mole):
     mol = mole("H2O")
     energies = []

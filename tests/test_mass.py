@@ -37,10 +37,11 @@ def test_effective_mass_is_positive(name, atom, charge, spin):
     assert torch.allclose(shifted, torch.full_like(shifted, -2.0), atol=1e-6)
 
 
-def test_shells_shared_by_both_spins():
-    """The shipped local hybrid fails here, which docs/constraints.md tells."""
+@pytest.mark.parametrize("name", mlxc.models.names())
+def test_shells_shared_by_both_spins(name):
+    """As in a bond that is stretched far."""
     features = shared_shell("H", "def2-svpd")
-    assert float(kinetic_potential(mlxc.load("mlxc-mgga1"), features).detach().min()) > -0.6
+    assert float(kinetic_potential(mlxc.load(name), features).detach().min()) > -0.6
     assert torch.allclose(features.rho[0], features.rho[1], rtol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """Committed measurements: of the models that are shipped, and packed without loss."""
 
 import gzip
+import itertools
 import json
 import runpy
 from pathlib import Path
@@ -17,8 +18,37 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
 def test_record_is_of_a_shipped_model(path):
     record = json.loads(path.read_text())
-    hashes = {h for h in (record.get("model_sha256"), *record.get("models", {}).values()) if h}
+    parts = record.get("functionals", [])
+    of_parts = (f.get("sha256") for f in parts if isinstance(f, dict))
+    hashes = {h for h in (record.get("model_sha256"), *record.get("models", {}).values(), *of_parts) if h}
     assert hashes <= {models.describe(name)["sha256"] for name in models.names()}
+
+
+def test_table_of_the_readme_is_that_of_the_record():
+    """Every set, functional and number of the table of errors."""
+    record = json.loads((BENCHMARKS / "results" / "bench-dev.json").read_text())
+    found = {f["name"]: f["summary"] for f in record["functionals"]}
+    lines = (BENCHMARKS.parent / "README.md").read_text().splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("| | rows | mlxc"))
+    names = [w.strip().lower().replace("ω", "w") for w in lines[header].split("|")[3:-1]]
+    assert set(names) == found.keys()
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[header + 2 :])
+    sets = set()
+    for row in rows:
+        title, number, *cells = (w.strip().strip("*") for w in row.split("|")[1:-1])
+        what = title.split(",")[0]
+        for name, cell in zip(names, cells, strict=True):
+            if what.startswith("WTMAD-2"):
+                value = found[name]["gmtkn55"]["wtmad2"]
+                assert f"over {found[name]['gmtkn55']['rows']} rows" in what
+            else:
+                value, count = (found[name]["sets"][what][k] for k in ("mae", "n"))
+                assert count == int(number)
+            decimals = len(cell.split(".")[1])
+            assert float(cell) == pytest.approx(value, abs=0.5001 * 10**-decimals)
+        sets.add(what)
+    seen = {s.removesuffix(" (seen in training)") for s in found[names[0]]["sets"]}
+    assert sets >= seen - {"INV24"}  # of which training has seen all rows
 
 
 def test_species_are_packed_and_unpacked(tmp_path):
