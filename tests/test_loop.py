@@ -246,6 +246,7 @@ def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
         (("width = 4", "widht = 4"), "unknown key widht"),
         (("width = 4", 'width = "4"'), "width"),
         (("width = 4", 'width = 4\ndevice = "abacus"'), "no device 'abacus'"),
+        (("width = 4", 'width = 4\nd4 = "abacus"'), "no published D4 parameters for 'abacus'"),
         (("adam = 3", "adam = -3"), "negative"),
         (('kind = "fixed"', 'kind = "frozen"'), "frozen"),
         (("density = 1", "density = -1"), "weight -1"),
@@ -255,7 +256,7 @@ def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
         (('"molecules.h5"', '"nothing.h5"'), "nothing.h5"),
         (('folder = "bench"', 'folder = "none"'), "none"),
         (('name = "tiny"', "name = "), "cannot read"),
-        (('basis = "def2-svp"', 'basis = "nonsense"'), "no basis 'nonsense'"),
+        (('basis = "def2-svp"', 'basis = "nonsense"'), "basis 'nonsense' is unknown"),
         (("grid_level = 0", "grid_level = 12"), "grid_level"),
         (("depth = 1", "depth = 0"), "depth"),
         (("rate = 1e-3", "rate = nan"), "rate"),
@@ -402,7 +403,7 @@ def test_what_fails_is_counted_and_left_out(what, monkeypatch):
         result = real(mf, *args)
         if "Li" in mf.mol.elements:
             if what == "energy_gradient":
-                raise InputError("no gradient")
+                raise RuntimeError("no gradient")
             result.converged = False
         return result
 

@@ -297,6 +297,23 @@ def test_basis_limit(benchmark_folder, tmp_path):
         cache.fill([system], dataclasses.replace(settings, limit_basis=""))
 
 
+def test_a_molecule_that_breaks_off_is_left_out(benchmark_folder, tmp_path, monkeypatch, capsys):
+    """And not tried again: the others can be trained on."""
+    system = read_systems(benchmark_folder)["hf"]
+    settings = Data(basis="sto-3g", grid_level=0, cache=tmp_path)
+
+    def breaks(mf, dm0=None):
+        raise RuntimeError("no such integral")
+
+    monkeypatch.setattr(cache, "solved", breaks)
+    cache.fill([system], settings)
+    assert "NOT CONVERGED" in capsys.readouterr().out
+    cache.fill([system], settings)
+    assert not capsys.readouterr().out
+    assert "no such integral" in cache.attribute(tmp_path / f"{system.key}.h5", "failure")
+    assert not FixedDensities([system], tmp_path).known.any()
+
+
 def test_known_gains(benchmark_folder, tmp_path):
     """A gain that a file has for the same two basis sets is taken from there, others are computed."""
     system = read_systems(benchmark_folder)["hf"]

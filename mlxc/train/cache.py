@@ -106,6 +106,8 @@ def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -
     numbers: dict[str, Any] = {"converged": False}
     try:
         arrays, numbers = _computed(system, settings, gains)
+    except InputError:  # of the settings: no other species would fare better
+        raise
     except FAILURES as err:
         numbers["failure"] = repr(err)
     image = io.BytesIO()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
-import io
 import json
 import math
 import time
@@ -30,6 +28,7 @@ from mlxc.train.config import Config, Phase, active, plain
 from mlxc.train.dataset import Dataset
 from mlxc.train.densities import FixedDensities
 from mlxc.train.fixed import FixedPhase
+from mlxc.train.log import as_csv, look_line
 from mlxc.train.objective import Objective
 from mlxc.train.optimizer import CHUNK, learning_rate, load_state, new_optimizer, steps_of
 from mlxc.train.ranks import Ranks
@@ -106,7 +105,7 @@ class Trainer:
             self.at = Progress(phase=done.phase + 1, total=done.total, failures=done.failures)
             self._save({})
         if self.ranks.first:
-            write_atomic(self.out / "log.csv", _csv(self.log))  # the last thing that a killed run may have missed
+            write_atomic(self.out / "log.csv", as_csv(self.log))  # the last thing that a killed run may have missed
         return self.functional
 
     def _run_phase(self, phase: Phase, state: dict[str, Any] | None) -> None:
@@ -215,15 +214,8 @@ class Trainer:
         row = {"phase": self.at.phase + 1, "kind": phase.kind, "step": self.at.step, "objective": sum(losses.values())}
         row |= {"judgement": judgement[1], "scf_failures": self.at.failures, **losses}
         self.log.append(row | {f"MAE {s}": m for s, m in maes.items()})
-        shown = "  ".join(f"{k} {v:.3g}" for k, v in losses.items())
-        errors = ", ".join(f"{s} {m:.2f}" for s, m in maes.items())
         self.report(
-            f"{phase.kind} {self.at.step}/{steps_of(phase)}"
-            + (f"  objective {row['objective']:.4g} ({shown})" if losses else "")
-            + f"  judged {judgement[1]:.4g}"
-            + (f" ({'kept out' if self.data.outside else 'trained on'}, kcal/mol: {errors})" if maes else "")
-            + f"  SCF failures {self.at.failures}"
-            + (f"  {left / 60:.0f} min left" if math.isfinite(left) else "")
+            look_line(row, losses, maes, steps_of(phase), "kept out" if self.data.outside else "trained on", left)
         )
 
     def _save(self, phase_state: dict[str, Any]) -> None:
@@ -239,7 +231,7 @@ class Trainer:
                 "phase": phase_state,
             }
             checkpoint.write(self.out, self.at.total * 2 + (not phase_state), tree)
-            write_atomic(self.out / "log.csv", _csv(self.log))
+            write_atomic(self.out / "log.csv", as_csv(self.log))
         self.ranks.wait()
 
 
@@ -255,12 +247,3 @@ def new_functional(config: Config) -> NeuralMetaGGA:
     if config.d4:
         d4_energy(gto.M(atom="He", verbose=0), config.d4)  # an unknown name is told before densities are computed
     return functional.requires_grad_(True)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
