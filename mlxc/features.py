@@ -46,6 +46,11 @@ class Features:
         ex = None if parts[0].ex is None else joined("ex")
         return cls(joined("rho"), joined("sigma"), joined("tau"), ex)
 
+    def at(self, points: slice | torch.Tensor) -> Features:
+        """Some of the points: a slice, indices or a mask."""
+        ex = None if self.ex is None else self.ex[:, points]
+        return Features(self.rho[:, points], self.sigma[:, points], self.tau[:, points], ex)
+
     @property
     def multiplicity(self) -> int:
         """How many spin channels each stored channel stands for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,14 +57,14 @@ def semilocal_features(mf: Any, dms: np.ndarray, xctype: str = "MGGA") -> Featur
     return Features.join([GridMap(mf.mol, coords[i : i + BLOCK], xctype)(dm) for i in range(0, len(coords), BLOCK)])
 
 
-def grid_features(mf: Any, dms: np.ndarray) -> Features:
+def needed_features(mf: Any, dms: np.ndarray) -> Features:
     """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, as its functional needs them."""
     functional = functional_of(mf)
     f = semilocal_features(mf, dms, functional.xctype)
     if functional.exx_omega is None:
         return f
     tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)
-    return Features(f.rho, f.sigma, f.tau, torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
+    return replace(f, ex=torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
 
 
 def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor, omega: float = 0.0) -> torch.Tensor:
@@ -79,24 +80,21 @@ def features_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor, mixed: Mixe
     """
     f = GridMap(mol, coords)(dm)
     ex = [c * exchange_at(mol, coords, dm, omega) for omega, c in mixed]
-    return Features(f.rho, f.sigma, f.tau, torch.stack(ex).sum(0) if ex else None)
+    return replace(f, ex=torch.stack(ex).sum(0) if ex else None)
 
 
-def features_on_grid(mf: Any, dms: np.ndarray) -> tuple[Features, np.ndarray]:
-    """Features of spin density matrices (S, nao, nao) and weights on the grid of `mf`, without the empty points."""
-    joined = semilocal_features(mf, dms)
-    keep = joined.total_rho > RHO_MIN
+def dense_features(mf: Any, dms: np.ndarray) -> tuple[Features, np.ndarray]:
+    """Features of spin density matrices (S, nao, nao), exact exchange among them, and weights (G,): on the grid of `mf`
+    without its empty points.
+    """
+    everywhere = semilocal_features(mf, dms)
+    keep = everywhere.total_rho > RHO_MIN
     ex = exchange_at(mf.mol, mf.grids.coords[keep.numpy()], torch.from_numpy(dms))
-    rho, sigma, tau = (x[:, keep] for x in (joined.rho, joined.sigma, joined.tau))
-    return Features(rho, sigma, tau, ex), mf.grids.weights[keep.numpy()]
+    return replace(everywhere.at(keep), ex=ex), mf.grids.weights[keep.numpy()]
 
 
 def blocks(weights: np.ndarray, *features: Features) -> Iterator[tuple]:
     """Parts of some Features of the same points, and their weights."""
     for i in range(0, len(weights), BLOCK):
         at = slice(i, i + BLOCK)
-        parts = [
-            Features(f.rho[:, at], f.sigma[:, at], f.tau[:, at], None if f.ex is None else f.ex[:, at])
-            for f in features
-        ]
-        yield *parts, torch.from_numpy(weights[at])
+        yield *(f.at(at) for f in features), torch.from_numpy(weights[at])

@@ -12,7 +12,7 @@ from mlxc import models
 from mlxc.domain import domain, structure_descriptor
 from mlxc.errors import InputError, ModelFileError
 from mlxc.neural import NeuralLocalHybrid
-from mlxc.ongrid import features_on_grid, spin_densities
+from mlxc.ongrid import dense_features, spin_densities
 from mlxc.run import run
 
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory):
     for mol in mols:
         mf = mlxc.KS(mol, functional).density_fit()
         mf.run(conv_tol=1e-4)
-        features, weights = features_on_grid(mf, spin_densities(mf))
+        features, weights = dense_features(mf, spin_densities(mf))
         seen.append((mol, features, torch.from_numpy(weights)))
     functional.domain = domain(functional, seen)
     models.save(functional, folder, {})

@@ -68,7 +68,7 @@ def test_energy_density_of_features(pair, mole):
     mf = mlxc.KS(mole("CH3", "sto-3g"), ours)
     mf.grids.level = 0
     mf.kernel()
-    features = mlxc.ongrid.grid_features(mf, mf.make_rdm1())
+    features = mlxc.ongrid.needed_features(mf, mf.make_rdm1())
     np.testing.assert_allclose(theirs.energy_density(features), ours.energy_density(features), atol=1e-10)
     features.rho.requires_grad_()
     with pytest.raises(InputError, match="calculations only"):

@@ -16,7 +16,7 @@ from mlxc.constraints.points import features_of_points, uniform_gas
 from mlxc.constraints.uniform import exact
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
-from mlxc.ongrid import FULL_RANGE, RHO_MIN, Mixed, features_at, features_on_grid, spin_densities
+from mlxc.ongrid import FULL_RANGE, RHO_MIN, Mixed, dense_features, features_at, spin_densities
 from mlxc.reference import shipped
 from mlxc.scf import solved
 from mlxc.units import KCAL
@@ -41,7 +41,7 @@ class OneElectron:
             mf = dft.UKS(reference.mole(), xc="r2scan")
             mf.grids.level = LEVEL
             mf.grids.build()
-            features, w = features_on_grid(mf, np.asarray(reference.dm1))
+            features, w = dense_features(mf, np.asarray(reference.dm1))
             parts.append(features)
             weights.append(torch.from_numpy(w))
             self.coulomb.append(reference.energies["coulomb"])

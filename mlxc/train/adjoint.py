@@ -24,7 +24,7 @@ from scipy.sparse.linalg import LinearOperator, minres
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.features import Features
 from mlxc.functional import Functional
-from mlxc.ongrid import blocks, functional_of, grid_features, spin_densities
+from mlxc.ongrid import blocks, functional_of, needed_features, spin_densities
 
 #: Residual of the Z-vector equations, relative to their right-hand side, and the most iterations.
 TOLERANCE, MAX_ITERATIONS = 1e-9, 300
@@ -42,7 +42,7 @@ def parameters_of(functional: Functional) -> list[torch.nn.Parameter]:
 
 def energy_gradient(mf: Any) -> torch.Tensor:
     """dE/dtheta (P,), Eh, of a converged calculation with a functional of mlxc."""
-    functional, features = functional_of(mf), grid_features(mf, spin_densities(mf))
+    functional, features = functional_of(mf), needed_features(mf, spin_densities(mf))
     return _accumulated(functional, (w @ functional(f) for f, w in blocks(mf.grids.weights, features)))
 
 
@@ -69,7 +69,7 @@ def potential_gradient(mf: Any, direction: np.ndarray) -> torch.Tensor:
     if size == 0:
         return torch.zeros(sum(p.numel() for p in parameters_of(functional)), dtype=torch.float64)
     step = abs(dms).max() / size
-    here, up, down = (grid_features(mf, dms + h * direction) for h in (0, step, -step))
+    here, up, down = (needed_features(mf, dms + h * direction) for h in (0, step, -step))
 
     def slopes() -> Iterable[torch.Tensor]:
         for f, f_up, f_down, w in blocks(mf.grids.weights, here, up, down):

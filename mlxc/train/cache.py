@@ -31,7 +31,7 @@ from mlxc.features import Features
 from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
 from mlxc.hybridscf import LocalHybridSCF
-from mlxc.ongrid import features_on_grid, spin_densities
+from mlxc.ongrid import dense_features, spin_densities
 from mlxc.reference.benchmark import System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import KS, fractional, solved
@@ -136,7 +136,7 @@ def _computed(system: System, settings: Data, gains: dict[str, float]) -> tuple[
     mf = solved(mf)
     mf.grids = dft.Grids(mf.mol).set(level=settings.grid_level).build()
     gain = gains[system.key] if system.key in gains else limit_gain(system, mf, settings)
-    features, weights = features_on_grid(mf, spin_densities(mf))
+    features, weights = dense_features(mf, spin_densities(mf))
     with torch.no_grad():
         exc_r2scan = float(torch.from_numpy(weights) @ R2SCAN()(features))
     arrays = {name: getattr(features, name).numpy() for name in ("rho", "sigma", "tau", "ex")} | {"weights": weights}
