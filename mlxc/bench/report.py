@@ -68,12 +68,13 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
 def left_out(report: Report) -> list[str]:
     """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage."""
     out = []
+    counts = {f["name"]: f["summary"]["gmtkn55"] for f in report["functionals"]}
+    for parts, names in _alike({n: (c["rows"], c["sets"]) for n, c in counts.items() if c.get("sets", 0) >= ENOUGH}):
+        out.append(
+            f"{', '.join(names)}: WTMADs over {parts[0]} of {sum(w.rows for w in GMTKN55.values())} rows, in "
+            f"{parts[1]} of {len(GMTKN55)} sets of GMTKN55"
+        )
     for f in report["functionals"]:
-        if (parts := f["summary"]["gmtkn55"]).get("sets", 0) >= ENOUGH:
-            out.append(
-                f"{f['name']}: WTMADs over {parts['rows']} of {sum(w.rows for w in GMTKN55.values())} rows, in "
-                f"{parts['sets']} of {len(GMTKN55)} sets of GMTKN55"
-            )
         if covered := f["summary"]["coverage"]:
             out.append(
                 f"{f['name']}: of {covered['n']} unseen rows {covered['within']:.0%} are off by less than their "
@@ -86,6 +87,11 @@ def left_out(report: Report) -> list[str]:
             more = f"; and {len(f['doubtful']) - 5} more" if len(f["doubtful"]) > 5 else ""
             out.append(f"{f['name']}: doubtful {cases}{more}")
     return out
+
+
+def _alike(values: dict[str, tuple[int, int]]) -> list[tuple[tuple[int, int], list[str]]]:
+    """Each value with the names that have it."""
+    return [(v, [n for n in values if values[n] == v]) for v in dict.fromkeys(values.values())]
 
 
 def table(report: Report) -> str:
@@ -145,6 +151,7 @@ def _figures(report: Report, times: Times) -> Iterable[tuple[str, Any]]:
             at = np.arange(len(sets)) + (k - (len(names) - 1) / 2) * 0.8 / len(names)
             axes.barh(at, maes, height=0.8 / len(names), label=f["name"])
         axes.set_yticks(np.arange(len(sets)), sets)
+        axes.set_ylim(-0.6, len(sets) - 0.4)
         axes.invert_yaxis()
         axes.set_xlabel("mean absolute error / kcal/mol")
         axes.legend(fontsize="small")
@@ -184,7 +191,7 @@ def html(report: Report, times: Times) -> str:
     rows = []
     for label, cells, values in _lines(report):
         best = min((v for v in values if v is not None), default=None)
-        marks = ["best" if v is not None and v == best else "number" for v in values]
+        marks = ["number best" if v is not None and v == best else "number" for v in values]
         tds = "".join(f'<td class="{m}">{escape(c)}</td>' for m, c in zip(marks, cells, strict=True))
         rows.append(f"<tr><td>{escape(label)}</td>{tds}</tr>")
     names = "".join(f"<th>{escape(f['name'])}</th>" for f in report["functionals"])
