@@ -14,6 +14,24 @@ from mlxc.reference import build
 from mlxc.reference.benchmark import graph_key
 
 
+def slope(f, step):
+    """Derivative at 0 of f, whose values may be arrays, by differences with an error of fourth order in the step."""
+    return (8 * (f(step) - f(-step)) - (f(2 * step) - f(-2 * step))) / (12 * step)
+
+
+def random_rho(rng, spin, points=400, low=-4, high=2):
+    """PySCF rho arrays (n, grad n, tau) per spin that some wavefunction could have: tau >= tau_W."""
+    shape = (1 + spin, points)
+    n = 10 ** rng.uniform(low, high, shape)
+    s = 10 ** rng.uniform(-1.5, 0.7, shape)
+    direction = rng.normal(size=(3, *shape))
+    direction /= np.linalg.norm(direction, axis=0)
+    grad = 2 * (3 * np.pi**2) ** (1 / 3) * n ** (4 / 3) * s * direction
+    tau = (grad**2).sum(0) / (8 * n) + 10 ** rng.uniform(-1, 0.8, shape) * n ** (5 / 3)
+    rho = np.stack([n, *grad, tau], axis=1)
+    return rho if spin else rho[0]
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import random_rho
 from pyscf.dft import libxc
 
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
@@ -11,19 +12,6 @@ from mlxc.scf import KS
 
 PAIRS = [(SlaterPW92(), "slater,pw_mod"), (PBE(), "pbe"), (R2SCAN(), "r2scan")]
 IDS = [code for _, code in PAIRS]
-
-
-def random_rho(rng, spin, points=400, low=-4, high=2):
-    """PySCF rho arrays (n, grad n, tau) per spin that some wavefunction could have: tau >= tau_W."""
-    shape = (1 + spin, points)
-    n = 10 ** rng.uniform(low, high, shape)
-    s = 10 ** rng.uniform(-1.5, 0.7, shape)
-    direction = rng.normal(size=(3, *shape))
-    direction /= np.linalg.norm(direction, axis=0)
-    grad = 2 * (3 * np.pi**2) ** (1 / 3) * n ** (4 / 3) * s * direction
-    tau = (grad**2).sum(0) / (8 * n) + 10 ** rng.uniform(-1, 0.8, shape) * n ** (5 / 3)
-    rho = np.stack([n, *grad, tau], axis=1)
-    return rho if spin else rho[0]
 
 
 def rows(rho, xctype):

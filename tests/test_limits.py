@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from conftest import random_rho
 from pyscf.dft import libxc
-from test_analytic import random_rho
 
 from mlxc.analytic import R2SCAN, Channel, SlaterPW92, Total, pw92, r2scan_enhancement
 from mlxc.features import Features
