@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyscf
 import torch
-from noncovalent import REFERENCES, Atoms, interaction, moles, monomers
+from complexes import Atoms
+from noncovalent import REFERENCES, interaction, moles, monomers
 from pyscf import gto
 
 import mlxc

@@ -7,8 +7,7 @@
 al., Chem. Phys. Lett. 286, 243 (1998); Hartree-Fock of aug-cc-pVQZ; density fitting) and CCSD(T) - MP2 in aug-cc-pVDZ.
 Frozen cores.  Pairs of rare gases have CCSD(T) - MP2 in aug-cc-pVTZ and functions halfway in all bases, without which
 Ne2 is bound by 0.069 instead of 0.081 kcal/mol.
-Geometries: rigid monomers of experimental equilibrium structure (Huber, Herzberg (1979); Herzberg, Electronic Spectra
-of Polyatomic Molecules (1966)), placed by hand near the minimum, which they need not be.
+Geometries are those of `complexes.py`.
 
 `rows`: the same as a benchmark folder of training rows, which `mlxc train` and `mlxc bench` read.
 
@@ -27,9 +26,9 @@ from typing import Any
 
 import numpy as np
 import pyscf
+from complexes import RARE_GASES, Atoms, complexes
 from pyscf import cc, df, gto, scf
 from pyscf.mp.dfmp2 import DFMP2
-from scipy.spatial.transform import Rotation
 
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import Reaction, System, make_system
@@ -38,82 +37,13 @@ from mlxc.reference.methods import core_orbitals, extrapolated
 from mlxc.scf import solved
 from mlxc.units import KCAL
 
-Atoms = list[tuple[str, list[float]]]
-
 REFERENCES = Path("benchmarks/results/noncovalent.json")
-RARE_GASES = ("Ne", "Ar")
 #: Angular momentum and exponents: Tao, Pan, J. Chem. Phys. 97, 4989 (1992).
 MIDBOND = [
     [l, [a, 1.0]] for l, exponents in enumerate(((0.9, 0.3, 0.1), (0.9, 0.3, 0.1), (0.6, 0.2))) for a in exponents
 ]
-STRETCH = 1.2
 #: Name of the set of `rows`.
 SET = "noncovalent"
-
-
-def _top(symbol: str, bond: float, angle: float, hydrogens: int) -> Atoms:
-    """XHn, X at the origin, the bonds at `angle` (degrees) from the axis +z; the first of them in the half plane +y."""
-    polar, azimuths = np.radians(angle), 2 * np.pi * np.arange(hydrogens) / hydrogens
-    directions = [(np.sin(polar) * np.sin(a), np.sin(polar) * np.cos(a), np.cos(polar)) for a in azimuths]
-    return [(symbol, [0.0, 0.0, 0.0]), *(("H", [float(bond * x) for x in d]) for d in directions)]
-
-
-#: Angstrom.  Rare gases at, and linear molecules along z through, the origin.
-MONOMERS: dict[str, Atoms] = {
-    **{symbol: [(symbol, [0.0, 0.0, 0.0])] for symbol in RARE_GASES},
-    "HF": _top("F", 0.9168, 0, 1),
-    "HCl": _top("Cl", 1.2746, 0, 1),
-    "H2O": _top("O", 0.9572, 104.52 / 2, 2),
-    "H2S": _top("S", 1.3356, 92.11 / 2, 2),
-    "NH3": _top("N", 1.0116, 67.88, 3),
-    "CH4": [*_top("C", 1.0870, 109.4712, 3), ("H", [0.0, 0.0, 1.0870])],
-    "C2H2": [(s, [0.0, 0.0, z]) for s, z in (("C", 0.6013), ("C", -0.6013), ("H", 1.6634), ("H", -1.6634))],
-    # C=C along x, plane xz
-    "C2H4": [
-        *(("C", [x, 0.0, 0.0]) for x in (0.6654, -0.6654)),
-        *(("H", [x, 0.0, z]) for x in (1.2293, -1.2293) for z in (0.9220, -0.9220)),
-    ],
-}
-#: Monomer and its turns about fixed axes in degrees, the same of the other, which lies at the distance (Angstrom) on
-#: +z, and whether dispersion binds them: then they are also taken at STRETCH times it.  Small ones first.
-COMPLEXES: dict[str, tuple[str, str, str, str, float, bool]] = {
-    "Ne2": ("Ne", "", "Ne", "", 3.09, True),
-    "Ne-Ar": ("Ne", "", "Ar", "", 3.49, True),
-    "Ar2": ("Ar", "", "Ar", "", 3.76, True),
-    "Ar-HF": ("Ar", "", "HF", "x180", 3.45, False),
-    "(HF)2": ("HF", "x7", "HF", "x-68", 2.74, False),
-    "Ne-CH4": ("Ne", "", "CH4", "", 3.50, True),
-    "Ar-CH4": ("Ar", "", "CH4", "", 3.75, True),
-    "(HCl)2": ("HCl", "x9", "HCl", "x-90", 3.80, False),
-    "(H2O)2": ("H2O", "x52.26", "H2O", "z90 x-57", 2.91, False),
-    "(H2S)2": ("H2S", "x46.06", "H2S", "z90 x-80", 4.10, False),
-    "C2H4-HF": ("C2H4", "x90", "HF", "x180", 3.10, False),
-    "(NH3)2": ("NH3", "x67.88", "NH3", "", 3.28, False),
-    "H2O-CH4": ("CH4", "y180", "H2O", "x232.26", 3.52, False),
-    "(C2H2)2": ("C2H2", "x90", "C2H2", "", 4.35, False),
-    "(CH4)2": ("CH4", "x180", "CH4", "", 3.63, True),
-    "(C2H4)2": ("C2H4", "", "C2H4", "z90", 3.75, False),
-}
-
-
-def turned(name: str, turns: str, distance: float = 0.0) -> Atoms:
-    """A monomer turned, as in "z90 x-57", and moved along z; coordinates to 1e-6 Angstrom."""
-    symbols, coords = zip(*MONOMERS[name], strict=True)
-    positions = np.array(coords)
-    for turn in turns.split():
-        positions = Rotation.from_euler(turn[0], float(turn[1:]), degrees=True).apply(positions)
-    positions = np.round(positions + np.array([0, 0, distance]), 6) + 0.0  # no negative zeros
-    return list(zip(symbols, positions.tolist(), strict=True))
-
-
-def complexes() -> dict[str, tuple[Atoms, Atoms]]:
-    """Both monomers of each complex."""
-    found = {}
-    for name, (a, turns_a, b, turns_b, distance, stretched) in COMPLEXES.items():
-        for factor in (1.0, STRETCH) if stretched else (1.0,):
-            label = name if factor == 1 else f"{name} x{factor}"
-            found[label] = turned(a, turns_a), turned(b, turns_b, factor * distance)
-    return found
 
 
 def moles(a: Atoms, b: Atoms, basis: str, midbond: bool = False) -> list[gto.Mole]:
