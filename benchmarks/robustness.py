@@ -113,7 +113,7 @@ def main() -> None:
     ]
     identities = {xc: identity_of(xc) for xc in args.xc.split(",")}
     species = [Species(system, xc, identities[xc], settings) for xc, _, system, settings in asked]
-    found = compute_all(species, args.work, args.jobs, threads=1)
+    found = compute_all(species, args.work, args.jobs)
     known = {(xc, group, s.id): r for (xc, group, s, _), r in zip(asked, found, strict=True)}
     record = {
         "command": f"python benchmarks/robustness.py{' --data FOLDER' if args.data else ''} --xc {args.xc} "

@@ -22,7 +22,7 @@ class UnknownFunctionalError(InputError):
 
 
 class ConvergenceError(MlxcError):
-    """An SCF that did not converge, where its result was needed."""
+    """An SCF, or equations that follow it, that did not converge, where their result was needed."""
 
 
 class ModelFileError(MlxcError):

@@ -34,7 +34,8 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
 
     Full linear response, `mf.TDDFT()`; in a solvent, which follows with its electrons alone.  There are fewer than
     `nstates` where the molecule has no more, and where the ground state is unstable.  Raises InputError for ROKS and
-    periodic objects and for one that is not converged, ConvergenceError for a ground state that is a saddle point.
+    periodic objects, for one that is not converged and for functionals that PySCF lacks derivatives of, and
+    ConvergenceError for a ground state that is a saddle point.
     """
     if hasattr(mf, "cell"):
         raise InputError("excitations are for molecules, not for periodic objects")
@@ -45,6 +46,8 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     td = mf.TDDFT().set(nstates=nstates)
     try:
         td.kernel()
+    except NotImplementedError as err:  # a RuntimeError as well
+        raise InputError(f"PySCF has no excitations with {mf.xc}: {err}") from err
     except RuntimeError as err:
         raise ConvergenceError(f"no excitations: is the ground state a minimum? See mf.stability() ({err})") from err
     energies = np.asarray(td.e)

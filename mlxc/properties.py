@@ -74,6 +74,8 @@ def polarizability(mf: Any) -> np.ndarray:
     dipole = excitations([mf.mol.intor_symmetric("int1e_r")] * len(spaces))
     try:
         change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+    except NotImplementedError as err:  # a RuntimeError as well
+        raise InputError(f"PySCF has no polarizabilities with {mf.xc}: {err}") from err
     except RuntimeError as err:  # since PySCF 2.14; before, it went on with what it had
         raise ConvergenceError(f"the response of the orbitals to a field did not converge: {err}") from err
     return -2 * electrons * dipole @ change.T

@@ -75,7 +75,8 @@ def run(
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
-    `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.
+    `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.  ConvergenceError
+    where an SCF fails on the way to a geometry, the last one before it being kept, or among displaced atoms.
     `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
     Coulomb part, which is faster in all but the smallest molecules (exact exchange of local hybrids always is).
     """
@@ -203,6 +204,7 @@ def _optimize(mf: Any, out: Path, name: str, transition: bool) -> tuple[Any, boo
     """The calculation at the minimum or transition state, written to `out`, and whether that was reached."""
 
     def step(envs: dict[str, Any]) -> None:
+        write_atomic(out, _xyz_text(envs["mol"], f"{name}: a step of an optimisation (Angstrom)"))
         print(f"  geometry: energy {envs['energy']:.9f} Eh, largest force {abs(envs['gradients']).max():.2e} Eh/Bohr")
 
     mol, done = optimize(mf, step, transition)

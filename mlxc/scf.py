@@ -114,7 +114,7 @@ def solved(mf: Any, dm0: Any = None) -> Any:
     if not mf.converged:
         what = f"{''.join(mf.mol.elements)} with {getattr(mf, 'xc', 'Hartree-Fock')}"
         raise ConvergenceError(
-            f"the SCF of {what} did not converge, nor did the second-order solver: look at geometry, charge and spin"
+            f"the SCF of {what} did not converge, nor did what is tried after DIIS: look at geometry, charge and spin"
         )
     return mf
 

@@ -208,8 +208,8 @@ def test_files_are_drawn_again_without_a_calculation(xyz, tmp_path, capsys, monk
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
-def test_what_does_not_converge_is_told(tmp_path, refused, capsys, monkeypatch, xyz):
-    """Points that are missing are null and the status is 3; with nothing to draw it is bad input."""
+def test_what_does_not_converge_is_told(tmp_path, capsys, monkeypatch, xyz):
+    """Points that are missing are null and the status is 3, also with nothing to draw."""
     energies = Subject.energy
     monkeypatch.setattr(
         Subject, "energy", lambda self, s, *a, **k: np.nan if "0.5" in s.id else energies(self, s, *a, **k)
@@ -224,7 +224,8 @@ def test_what_does_not_converge_is_told(tmp_path, refused, capsys, monkeypatch, 
     solve = Subject.solve
     monkeypatch.setattr(Subject, "solve", lambda self, mol: solve(self, mol, max_cycle=1))
     command = ["plot", "plane", xyz("water", WATER), "--xc", "pbe", "--basis", "sto-3g", "--out", tmp_path]
-    assert "nothing to draw" in refused(*command)
+    assert main([str(a) for a in command]) == 3
+    assert "nothing to draw" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

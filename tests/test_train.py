@@ -307,7 +307,7 @@ def test_a_molecule_that_breaks_off_is_left_out(benchmark_folder, tmp_path, monk
 
     monkeypatch.setattr(cache, "solved", breaks)
     cache.fill([system], settings)
-    assert "NOT CONVERGED" in capsys.readouterr().out
+    assert "LEFT OUT: RuntimeError('no such integral')" in capsys.readouterr().out
     cache.fill([system], settings)
     assert not capsys.readouterr().out
     assert "no such integral" in cache.attribute(tmp_path / f"{system.key}.h5", "failure")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlxc.constraints.subject import Subject
-from mlxc.errors import BREAKS
+from mlxc.errors import BREAKS, ConvergenceError
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Condition:
             status = ("pass" if finding.violation <= self.tolerance else "fail") if known else "not measured"
         except NotApplicable as why:
             finding, status = Finding(math.nan, remark=str(why)), "not applicable"
-        except BREAKS as err:  # the other conditions of a long check shall not be lost
+        except (ConvergenceError, *BREAKS) as err:  # the other conditions of a long check shall not be lost
             finding, status = Finding(math.nan, remark=f"broke off: {err!r}"), "not measured"
         return self._outcome(status, finding, self.name in subject.functional.built_in)
 

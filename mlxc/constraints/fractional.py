@@ -64,7 +64,7 @@ def atom(symbol: str) -> tuple[System, System | None, Occupations]:
 
 def molecule(name: str) -> tuple[System, System | None, Occupations]:
     """The same of one of MOLECULES, which loses an electron of the second spin."""
-    pairs = sum(charge(line.split()[0]) for line in MOLECULES[name].split(";")) // 2
+    pairs = sum(charge(symbol) for symbol, _ in parse_atoms(MOLECULES[name])) // 2
     return _with_half(name, MOLECULES[name], (pairs, pairs), (pairs, pairs - 1))
 
 

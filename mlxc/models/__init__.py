@@ -199,13 +199,18 @@ def resolve(xc: str | Functional) -> Functional | None:
     return None
 
 
+def family_of(functional: NeuralMetaGGA) -> str:
+    """Its name among FAMILIES."""
+    return next(k for k, v in FAMILIES.items() if type(functional) is v)
+
+
 def save(functional: NeuralMetaGGA, folder: Path, card: dict[str, Any], members: Sequence[NeuralMetaGGA] = ()) -> None:
     """Write a model folder, with the members of its ensemble; each file appears complete, model.json last.
 
     Raises InputError where it cannot be written.
     """
     make_folder(folder)
-    family = next(k for k, v in FAMILIES.items() if type(functional) is v)
+    family = family_of(functional)
     content = safetensors.torch.save(functional.state_dict())
     info = {
         "format": FORMAT,

@@ -99,8 +99,8 @@ def identity(xc: str | Path) -> str:
     return models.sha256(xc) or str(xc)
 
 
-def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -> bool:
-    """Compute and store one molecule; returns whether its calculations converged.  `gains` are those that are known."""
+def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -> str:
+    """Compute and store one molecule; returns why it has no density, if so.  `gains` are those that are known."""
     start = time.perf_counter()
     arrays: dict[str, np.ndarray] = {}
     numbers: dict[str, Any] = {"converged": False}
@@ -124,7 +124,7 @@ def write(path: Path, system: System, settings: Data, gains: dict[str, float]) -
             **numbers,
         )
     write_atomic(path, image.getvalue())
-    return bool(numbers["converged"])
+    return str(numbers.get("failure", ""))
 
 
 def _computed(system: System, settings: Data, gains: dict[str, float]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -190,7 +190,8 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
                 )
         else:
             start = time.perf_counter()
-            outcome = "converged" if write(path, system, settings, gains) else "NOT CONVERGED"
+            failure = write(path, system, settings, gains)
+            outcome = f"LEFT OUT: {failure} (without {path.name} it is tried again)" if failure else "converged"
             report(f"cache {k + 1}/{len(species)} {system.id} {outcome} {time.perf_counter() - start:.1f} s")
 
 

@@ -168,7 +168,7 @@ class Trainer:
         rows = [*self.data.inside, *self.data.outside]
         left_out = len(rows) - len(self.data.complete(rows, work.known))
         if left_out:
-            self.report(f"{left_out} rows left out: an SCF of theirs did not converge")
+            self.report(f"{left_out} rows left out: a calculation of theirs failed")
         return work
 
     def _self_consistent(self, phase: Phase) -> SelfConsistentPhase:

@@ -114,7 +114,8 @@ def card(config: Config, data: Dataset, functional: NeuralMetaGGA, trainer: Trai
         "protocol": f"errors in kcal/mol at fixed densities of {plain(config.data.densities)}, {config.data.basis}, "
         f"density fitting, grid level {config.data.grid_level}{limit}",
         "command": "mlxc train CONFIG.toml, with the configuration below",
-        "configuration": plain(asdict(config)) | functional.config,  # which `start` gives, if there is one
+        # Family, width and depth are those of `start`, if there is one.
+        "configuration": plain(asdict(config)) | {"family": models.family_of(functional)} | functional.config,
         "data_sha256": trainer.identity,
         "mlxc": __version__,
         "commit": trainer.commit,

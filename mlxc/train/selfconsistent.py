@@ -179,7 +179,7 @@ class SelfConsistentPhase:
         )
 
     def _solve_target(self, mf: Any, target: Target, gradients: bool) -> dict[str, Solved]:
-        """Results of one reference by kind, each with its gradient or None.  InputError for what does not converge."""
+        """Results of one reference by kind, each with its gradient or None.  Raises ConvergenceError."""
         return {
             kind: (r.value, response_gradient(mf, r.density, r.orbital_energies) if gradients else None)
             for kind, r in self.results(mf, target).items()
