@@ -9,6 +9,7 @@ from pyscf import gto
 
 from mlxc.bench import species
 from mlxc.cli import main
+from mlxc.errors import MlxcError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 from mlxc.reference import build
 from mlxc.reference.benchmark import graph_key
@@ -58,7 +59,11 @@ def in_turn(monkeypatch):
     def results(work, tasks, *_, **__):
         for task in tasks:
             names.append(task.name)
-            yield task, work(task)
+            try:
+                found = work(task)
+            except MlxcError as err:
+                found = err
+            yield task, found
 
     for module in (species, build):
         monkeypatch.setattr(module, "results", results)

@@ -147,7 +147,7 @@ def test_an_scf_that_does_not_converge_leaves_no_result(monkeypatch):
     atoms.calc = MLXC(xc="pbe", **SMALL)
     atoms.get_potential_energy()
     with monkeypatch.context() as patch:
-        patch.setattr("mlxc.calculation.converge", lambda mf, dm0: mf.set(max_cycle=1, conv_tol=1e-14).run(dm0))
+        patch.setattr("mlxc.scf.converge", lambda mf, dm0: mf.set(max_cycle=1, conv_tol=1e-14).run(dm0))
         atoms.positions[1, 2] += 0.1
         for _ in range(2):  # asking again does not help
             with pytest.raises(NotConverged, match="did not converge"):

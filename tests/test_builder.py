@@ -128,7 +128,7 @@ def test_damaged_parts_are_built_again(recipe, tmp_path, in_turn):
     out, tasks = tmp_path / "out.h5", read_recipe(recipe).tasks
     parts_of(out).mkdir()
     for k, task in enumerate(tasks[:2]):
-        content = bytearray(builder._packed(task, None, None))
+        content = bytearray(builder._packed(task, None))
         content[-1] ^= k  # the second is damaged
         (parts_of(out) / f"{task.hash[:16]}.h5").write_bytes(content)
     with pytest.warns(UserWarning, match=f"built again.*{tasks[1].hash[:16]}"):

@@ -152,16 +152,12 @@ def finished(recipe: Recipe, out: Path) -> dict[str, Reference]:
     """Systems of the recipe that OUT and its parts hold already.
 
     Warns of a damaged part, which is built again.  Raises ReferenceFileError where OUT is damaged, and InputError where
-    it holds systems that the recipe lacks, whose results would be lost.
+    it holds other systems alone.
     """
     wanted = {t.name: t.hash for t in recipe.tasks}
     libraries = [store.read(out)] if out.exists() else []
-    others = sorted(libraries[0].keys() - wanted.keys()) if libraries else []
-    if others:
-        raise InputError(
-            f"{out} holds {', '.join(others)}, which the recipe lacks and which would be lost: give another file, or "
-            "remove it"
-        )
+    if libraries and not wanted.keys() & libraries[0].keys():
+        raise InputError(f"{out} holds none of the recipe's systems: give another file, or remove it")
     for path in sorted(parts_of(out).glob("*.h5")):
         try:
             libraries.append(store.read(path))
