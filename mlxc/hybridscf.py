@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pyscf import dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
-from pyscf.scf import dhf, ghf, rohf, uhf
+from pyscf.scf import rohf, uhf
 
 from mlxc.backend import cpu_only
 from mlxc.errors import InputError
@@ -17,6 +17,7 @@ from mlxc.gradient import LocalHybridGradients
 from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.occupations import FixedOccupations, canonical
+from mlxc.ongrid import has_spin_channels
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -226,7 +227,7 @@ def refuse_solvent(mf: Any, step: str) -> None:
 def check_molecular(mf: Any, functional: Functional) -> None:
     """InputError for a generalised or periodic object and for one that has a solvent already."""
     refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
-    if isinstance(mf, ghf.GHF | dhf.DHF) or hasattr(mf, "cell"):
+    if not has_spin_channels(mf):
         raise InputError(molecular_only(functional.name, type(mf).__name__))
 
 

@@ -40,12 +40,17 @@ def functional_of(mf: Any) -> Functional:
     return functional
 
 
+def has_spin_channels(mf: Any) -> bool:
+    """Whether densities are those of the spins of a molecule: not of periodic, generalised and relativistic objects."""
+    return not (hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF))
+
+
 def spin_densities(mf: Any) -> np.ndarray:
     """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object.
 
     Raises InputError for periodic, generalised and relativistic objects, whose matrices are of another kind.
     """
-    if hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF):
+    if not has_spin_channels(mf):
         raise InputError(f"this is for molecules in RKS, UKS or ROKS, not {type(mf).__name__}")
     dm = np.asarray(mf.make_rdm1())
     return dm if dm.ndim == 3 else dm[None] / 2

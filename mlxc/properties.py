@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from pyscf import lib
-from pyscf.scf.dhf import DHF
-from pyscf.scf.ghf import GHF
 from pyscf.scf.rohf import ROHF
 
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.hybridscf import need_unoccupied
+from mlxc.ongrid import has_spin_channels
 
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
@@ -36,7 +35,7 @@ def polarizability(mf: Any) -> np.ndarray:
     changes the dipole.  Raises InputError for ROKS and ROHF, for generalised, relativistic and periodic objects, and
     for one that is not converged or has fractional occupations; ConvergenceError where the equations do not converge.
     """
-    if isinstance(mf, GHF | DHF) or hasattr(mf, "cell"):
+    if not has_spin_channels(mf):
         raise InputError(f"polarizabilities are for molecules in RKS, UKS, RHF or UHF, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")

@@ -203,6 +203,8 @@ def test_errors_of_radial_grids(monkeypatch):
     smooth, rippled = (KCAL * grids.errors(f).abs().max() for f in (SlaterPW92(), Rippled()))
     assert smooth < 0.05
     assert rippled > 1
+    coarse = KCAL * radial.RadialGrids(closed=True, level=1).errors(SlaterPW92()).abs().max()
+    assert 10 * smooth < coarse < 0.05
 
 
 @pytest.mark.parametrize("symbol", ["C", "S"])

@@ -69,10 +69,14 @@ def left_out(report: Report) -> list[str]:
     """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage."""
     out = []
     counts = {f["name"]: f["summary"]["gmtkn55"] for f in report["functionals"]}
-    for parts, names in _alike({n: (c["rows"], c["sets"]) for n, c in counts.items() if c.get("sets", 0) >= ENOUGH}):
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name, c in counts.items():
+        if c.get("sets", 0) >= ENOUGH:
+            alike.setdefault((c["rows"], c["sets"]), []).append(name)
+    for (rows, sets), names in alike.items():
         out.append(
-            f"{', '.join(names)}: WTMADs over {parts[0]} of {sum(w.rows for w in GMTKN55.values())} rows, in "
-            f"{parts[1]} of {len(GMTKN55)} sets of GMTKN55"
+            f"{', '.join(names)}: WTMADs over {rows} of {sum(w.rows for w in GMTKN55.values())} rows, in "
+            f"{sets} of {len(GMTKN55)} sets of GMTKN55"
         )
     for f in report["functionals"]:
         if covered := f["summary"]["coverage"]:
@@ -87,11 +91,6 @@ def left_out(report: Report) -> list[str]:
             more = f"; and {len(f['doubtful']) - 5} more" if len(f["doubtful"]) > 5 else ""
             out.append(f"{f['name']}: doubtful {cases}{more}")
     return out
-
-
-def _alike(values: dict[str, tuple[int, int]]) -> list[tuple[tuple[int, int], list[str]]]:
-    """Each value with the names that have it."""
-    return [(v, [n for n in values if values[n] == v]) for v in dict.fromkeys(values.values())]
 
 
 def table(report: Report) -> str:

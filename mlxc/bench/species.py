@@ -20,7 +20,7 @@ from mlxc.bench.ladder import climb, settled
 from mlxc.bench.protocol import Protocol, has_nonlocal, nonlocal_part
 from mlxc.bench.quantities import EXTRAS, Calculation, Result
 from mlxc.ensemble import ensemble_energies
-from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError
+from mlxc.errors import BREAKS, FAILURES, UNREADABLE, InputError, MlxcError
 from mlxc.files import digest, write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.hybridscf import LocalHybridSCF
@@ -190,9 +190,7 @@ def _computed(species: Species) -> Result:
     for extra in sorted(species.extras):
         try:
             result |= EXTRAS[extra](calculation)
-        except MemoryError:
-            raise
-        except (MlxcError, *BREAKS) as err:
+        except FAILURES as err:
             faults.append(f"no {extra}: {' '.join(str(err).split())}")
     return result
 

@@ -45,7 +45,8 @@ def _levels(subject: Subject, quick: bool) -> Finding:
             cases[name] = np.nan
             continue
         levels = (1, 3) if quick else (1, 2, 3, 4, 5)
-        energies = np.array([subject.unsolved(mol, n).energy_tot(dm=mf.make_rdm1()) for n in levels]) * KCAL
+        dm = mf.make_rdm1()
+        energies = np.array([subject.unsolved(mol, n).energy_tot(dm=dm) for n in levels]) * KCAL
         cases[name] = float(np.ptp(energies))
         curves.append(Curve(name, tuple(map(float, levels)), tuple(energies - energies[-1])))
     return worst(cases, curves=tuple(curves), axis="level of E - E(last level), kcal/mol")

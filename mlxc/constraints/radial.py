@@ -26,7 +26,8 @@ ATOMS = {
 CLOSED = {
     "C": (-4, 0), "N": (-3, 0), "O": (-2, 0), "F": (-1, 0), "Si": (-4, 0), "P": (-3, 0), "S": (-2, 0), "Cl": (-1, 0),
 }  # fmt: skip
-#: Numbers of radial points: PySCF's at this level and a few more or less, so that no special positions are learned.
+#: PySCF's level of the grid, and how many radial points its grids have more or less here, so that no special positions
+#: are learned.
 LEVEL, STEPS = 3, (-5, -2, 1)
 #: Number of points of the grid to compare with.
 FINE = 160
@@ -36,14 +37,14 @@ DIRECTIONS = ((1.0, 2.0, 3.0), (0.0, 0.0, 1.0))
 class RadialGrids:
     """r2SCAN densities of atoms and ions along rays from the nucleus, on coarse and on fine radial grids."""
 
-    def __init__(self, mixed: Mixed = FULL_RANGE, closed: bool = False) -> None:
-        """With the interaction `mixed` of exact exchange (`mlxc.ongrid`); `closed`: with CLOSED."""
+    def __init__(self, mixed: Mixed = FULL_RANGE, closed: bool = False, level: int = LEVEL) -> None:
+        """With the interaction `mixed` of exact exchange (`mlxc.ongrid`); `closed`: with CLOSED; PySCF's `level`."""
         rays, weights = [], []
         for symbol, (charge, spin) in (*ATOMS.items(), *(CLOSED.items() if closed else ())):
             mol = gto.M(atom=symbol, charge=charge, spin=spin, basis="def2-svp", verbose=0)
             dm = np.asarray(solved(dft.UKS(mol, xc="r2scan")).make_rdm1())
             z = mol.atom_charge(0)
-            usual = dft.gen_grid._default_rad(z, LEVEL)
+            usual = dft.gen_grid._default_rad(z, level)
             grids = [dft.radi.treutler_ahlrichs(n, z) for n in (FINE, *(usual + k for k in STEPS))]
             r, dr = (np.concatenate(x) for x in zip(*grids, strict=True))
             sizes = [len(x) for x, _ in grids]

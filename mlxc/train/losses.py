@@ -14,6 +14,7 @@ tail               squared relative error of the energy density -n / (2 r) of de
 potential_tail     squared deviation from 1 of c, where the potential on the highest orbital tends to -c / r
 lieb_oxford        square of what the energy density exceeds the Lieb-Oxford bound by, relative to it, at every point
 grids              squared errors of PySCF's radial grids, (kcal/mol)^2
+coarse_grids       the same of level 1, whose errors are a hundred times as large
 spheres            squared errors of PySCF's angular grids, (kcal/mol)^2
 mass               squares of effective masses of electrons that are too negative
 size               mean square of the shifts that the networks make; fixed-density phase
@@ -171,6 +172,7 @@ OF_FUNCTIONAL: dict[str, Callable[[Dataset], Loss]] = {
     "potential_tail": _penalty(PotentialTail),
     "lieb_oxford": _penalty(lambda: LiebOxford(effective_mass().closed_shells)),
     "grids": _penalty(lambda: RadialGrids(closed=True)),
+    "coarse_grids": _penalty(lambda: RadialGrids(closed=True, level=1)),
     "spheres": _penalty(AngularGrids),
     "mass": _penalty(effective_mass),
     "decay": _penalty(lambda: _decay),
