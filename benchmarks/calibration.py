@@ -25,12 +25,21 @@ from mlxc.files import write_atomic
 SHARE = 0.6827
 
 
-def unseen(report: Path, sha256: str) -> list[tuple[str, float]]:
-    """Set of each row, and the scale with which its uncertainty is its error."""
+def unseen(report: Path, sha256: str) -> dict[str, np.ndarray]:
+    """Sizes of the errors and spreads of the rows of each set, (2, rows) kcal/mol."""
     (part,) = [f for f in json.loads(report.read_text())["functionals"] if f.get("sha256") == sha256]
     rows = [r for r in part["reactions"] if r["role"] == "dev" and r["group"] == r["set"] and "spread_kcal" in r]
-    beyond = [max(r["error_kcal"] ** 2 - NOISE**2, 0.0) ** 0.5 for r in rows]
-    return [(r["set"], x / max(r["spread_kcal"], 1e-6)) for r, x in zip(rows, beyond, strict=True)]
+    found: dict[str, list[tuple[float, float]]] = {}
+    for r in rows:
+        found.setdefault(r["set"], []).append((abs(r["error_kcal"]), r["spread_kcal"]))
+    return {name: np.array(found[name]).T for name in sorted(found)}
+
+
+def scale_of(sets: list[np.ndarray]) -> float:
+    """The scale with which as many errors as should be are smaller than their uncertainty."""
+    errors, spreads = np.concatenate(sets, axis=1)
+    needed = np.sqrt(np.maximum(errors**2 - NOISE**2, 0.0)) / np.maximum(spreads, 1e-6)
+    return float(np.quantile(needed, SHARE))
 
 
 def main() -> None:
@@ -39,18 +48,18 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     args = parser.parse_args()
     info = models.describe(args.model)
-    rows = unseen(args.report, info["sha256"])
-    ratios = {s: np.array([x for t, x in rows if t == s]) for s in sorted({s for s, _ in rows})}
+    sets = unseen(args.report, info["sha256"])
     covered = []
-    for name, mine in ratios.items():
-        others = np.concatenate([r for s, r in ratios.items() if s != name])
-        factor = np.quantile(others, SHARE)
-        covered.append(np.stack([mine <= factor, mine <= 1.96 * factor]))
-        print(f"{name:12s} {len(mine):4d} rows, scale from the others {factor:.2f}, {covered[-1].mean(1)}")
-    within, twice = np.concatenate(covered, axis=1).mean(1)
-    info["uncertainty_scale"] = round(float(np.quantile([x for _, x in rows], SHARE)), 3)
+    for name, (errors, spreads) in sets.items():
+        factor = scale_of([x for s, x in sets.items() if s != name])
+        ratios = errors / np.hypot(NOISE, factor * spreads)
+        covered.append(np.stack([ratios <= 1, ratios <= 1.96]))
+        print(f"{name:12s} {len(errors):4d} rows, scale from the others {factor:.2f}, {covered[-1].mean(1)}")
+    together = np.concatenate(covered, axis=1)
+    within, twice = together.mean(1)
+    info["uncertainty_scale"] = round(scale_of(list(sets.values())), 3)
     info["uncertainty_coverage"] = {
-        "of": f"{len(rows)} unseen rows of {len(ratios)} sets, each set with the scale that all others give",
+        "of": f"{together.shape[1]} unseen rows of {len(sets)} sets, each set with the scale that all others give",
         "within": round(float(within), 3),
         "within_twice": round(float(twice), 3),
     }

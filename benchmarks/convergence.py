@@ -25,7 +25,8 @@ from pyscf import lib
 import mlxc
 from mlxc import models
 from mlxc.bench.ladder import Cycles
-from mlxc.files import write_atomic
+from mlxc.bench.species import identity_of
+from mlxc.files import digest, write_atomic
 from mlxc.reference.benchmark import Reaction, System, select
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.scf import second_order
@@ -98,7 +99,8 @@ def main() -> None:
     args = parser.parse_args()
     basis = args.basis or (BASIS if args.cache else "def2-tzvp")
     sha256 = models.sha256(args.xc)
-    work = args.work or Path(".cache/convergence") / f"{sha256 or args.xc}-{basis}{'-df' if args.cache else ''}"
+    known = digest(identity_of(args.xc))[:16]
+    work = args.work or Path(".cache/convergence") / f"{known}-{basis}{'-df' if args.cache else ''}"
     work.mkdir(parents=True, exist_ok=True)
     systems, reactions = read_systems(args.data), read_reactions(args.data)
     sets, roles = args.sets.split(","), args.roles.split(",")

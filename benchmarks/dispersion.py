@@ -141,7 +141,7 @@ def choose(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--xc", default="default")
+    parser.add_argument("--xc", required=True, metavar="NAME", help="the bare one, not NAME-d4")
     parser.add_argument("--basis", default="def2-qzvpp")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--references", type=Path, default=REFERENCES)

@@ -77,8 +77,8 @@ def system(name: str) -> System:
     return make_system(name, 0, spin + 1, atoms.get_chemical_symbols(), atoms.get_positions().tolist())
 
 
-def solved(s: System, xc: Any) -> Any:
-    """A converged calculation."""
+def calculated(s: System, xc: Any) -> Any:
+    """A calculation, converged as far as mlxc can: its `converged` says whether it is."""
     mf = mlxc.KS(s.mole(BASIS), xc).density_fit()
     mf.grids.level = LEVEL
     return mlxc.converge(mf)
@@ -86,7 +86,7 @@ def solved(s: System, xc: Any) -> Any:
 
 def reference(s: System, xc: str) -> Reference:
     """Density and energy of the teacher."""
-    mf = solved(s, xc)
+    mf = calculated(s, xc)
     dm = np.asarray(mf.make_rdm1())
     dm = dm if dm.ndim == 3 else np.array([dm, dm]) / 2
     mol: gto.Mole = mf.mol
@@ -122,7 +122,7 @@ def row(name: str, energies: dict[str, float]) -> tuple[dict[str, int], float]:
 def compare(xc: Any, library: dict[str, Reference]) -> dict[str, Any]:
     """Errors of the atomization energies (kcal/mol) and densities (int |n - n_ref| / N) of UNSEEN."""
     wanted = {*UNSEEN, *(a for n in UNSEEN for a in molecule(n).get_chemical_symbols())}
-    found = {n: solved(system(n), xc) for n in sorted(wanted)}
+    found = {n: calculated(system(n), xc) for n in sorted(wanted)}
     energies = {n: mf.e_tot for n, mf in found.items()}
     exact = {n: r.energies["total"] for n, r in library.items()}
     errors = {n: row(n, energies)[1] - row(n, exact)[1] for n in UNSEEN}

@@ -118,7 +118,7 @@ def main() -> None:
     record = {
         "command": f"python benchmarks/robustness.py{' --data FOLDER' if args.data else ''} --xc {args.xc} "
         f"--max-heavy {args.max_heavy}",
-        "settings": protocol.settings(),
+        "settings": {group: settings.settings() for group, (_, settings) in groups.items()},
         "machine": platform.machine(),
         "pyscf": pyscf.__version__,
         "torch": torch.__version__,

@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--xc default,pbe0,wb97m-v] [--cases water,benzene] [--out FILE.json]
 
-Cases that the record has of the same models and that are not measured again stay in it.  With --memory their peaks of
-memory alone are measured again, for which the machine need not be idle.
+Cases that the record has of the same models, versions and machine and that are not measured again stay in it.  With
+--memory their peaks of memory alone are measured again, for which the machine need not be idle.
 All with density fitting.  The calculations of a case are repeated alternately and the fastest of each counts, so that
 a busy moment of the machine hits none.  Besides the time of a cycle, from one potential to the next, stand the time up
 to the first potential (with all tables) and that after the last; the peak of memory is that of the process during the
@@ -23,6 +23,7 @@ import platform
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyscf
@@ -158,10 +159,11 @@ def exponents(rows: list[dict], quantity: str = "cycle_s") -> dict[str, float]:
     return out
 
 
-def measured_before(path: Path, models_now: dict[str, str], cases: list[str]) -> list[dict]:
-    """Rows of a record of the same models, but for these cases."""
+def measured_before(path: Path, conditions: dict[str, Any], cases: list[str]) -> list[dict]:
+    """Rows of a record under the same conditions, but for these cases."""
     record = json.loads(path.read_text()) if path.exists() else {}
-    return [r for r in record.get("rows", []) if r["case"] not in cases] if record.get("models") == models_now else []
+    alike = all(record.get(k) == v for k, v in conditions.items())
+    return [r for r in record.get("rows", []) if r["case"] not in cases] if alike else []
 
 
 def renew_memory(path: Path, functionals: list[str], cases: list[str]) -> None:
@@ -194,19 +196,20 @@ def main() -> None:
     if args.memory:
         renew_memory(args.out, functionals, cases)
         return
-    shas = {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))}
-    rows = measured_before(args.out, shas, cases)
+    conditions = {
+        "settings": "density fitting, PySCF's default grid (level 3) and max_memory; VV10 on grid level 1",
+        "threads": lib.num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "pyscf": pyscf.__version__,
+        "torch": torch.__version__,
+        "models": {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))},
+    }
+    rows = measured_before(args.out, conditions, cases)
     for name in cases:
         row = run_case(name, functionals, args.repeats)
         command = f"python benchmarks/speed.py --xc {args.xc} --cases {name} --repeats {args.repeats}"
         rows.append({"command": command, **row})
-        record = {
-            "settings": "density fitting, PySCF's default grid (level 3) and max_memory; VV10 on grid level 1",
-            "threads": lib.num_threads(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "pyscf": pyscf.__version__,
-            "torch": torch.__version__,
-            "models": shas,
+        record = conditions | {
             "exponents": exponents([r for r in rows if r["basis"] == "def2-tzvp"]),
             "rows": rows,
         }

@@ -1,6 +1,6 @@
 """A record of a report of `mlxc bench` without its rows: protocol, averages, rungs and failures, to be committed.
 
-    python benchmarks/summary.py FOLDER --command "mlxc bench ..." [--out FILE.json]
+    python benchmarks/summary.py FOLDER --command "mlxc bench ..." --out FILE.json
 
 Rows have reference values of data that belong to others.
 """

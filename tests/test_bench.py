@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,8 @@ from mlxc.harmonic import hessian
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import Property, Reaction, make_system
 from mlxc.units import KCAL
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(folder, out, *more, xc="pbe0", basis="6-31g"):
@@ -339,7 +343,7 @@ def test_second_derivatives(mole, xc):
     assert found[1, 1, 2, 2] == pytest.approx((energies[0] - 2 * energies[1] + energies[2]) / step**2, abs=2e-3)
 
 
-def test_minima_and_polarizabilities(tmp_path, in_turn):
+def test_minima_and_polarizabilities(tmp_path, in_turn, capsys):
     folder = tmp_path / "data"
     folder.mkdir()
     row = {"id": "h2", "set": "x", "charge": 0, "multiplicity": 1, "symbols": ["H", "H"]}
@@ -350,6 +354,7 @@ def test_minima_and_polarizabilities(tmp_path, in_turn):
     (folder / "properties.jsonl").write_text("\n".join(map(json.dumps, properties)))
     argv = [folder, tmp_path / "out"]
     assert main([str(a) for a in ("bench", "--data", *argv[:1], "--protocol", "fast", "--out", argv[1])]) == 2
+    assert "nothing in data is of these sets" in capsys.readouterr().err
     status, found = run(*argv, "--sets", "h2", xc="pbe0", basis="def2-svpd")
     assert status == 0
     errors = [p["error"] for p in found["functionals"][0]["properties"]]
@@ -389,6 +394,35 @@ def test_coverage_counts_rows_that_training_has_not_seen(monkeypatch):
     assert [r["spread_kcal"] for r in found["reactions"]] == pytest.approx([1.0] * 5)
     assert [r["uncertainty_kcal"] for r in found["reactions"]] == pytest.approx([np.hypot(2.0, NOISE)] * 5)
     assert found["summary"]["coverage"] == pytest.approx({"n": 3, "within": 1 / 3, "within_twice": 2 / 3})
+
+
+def test_a_scale_is_found_where_it_is_known():
+    """Errors that are 3 times the spread on average, and no smaller than the noise of references."""
+    calibration = runpy.run_path(str(ROOT / "benchmarks" / "calibration.py"))
+    rng = np.random.default_rng(0)
+    spreads = rng.uniform(0.5, 2.0, size=(2, 5000))
+    errors = np.hypot(NOISE, 3 * spreads) * abs(rng.normal(size=spreads.shape))
+    found = calibration["scale_of"]([np.array(x) for x in zip(errors, spreads, strict=True)])
+    assert found == pytest.approx(3.0, rel=0.03)
+
+
+def test_only_shipped_references_are_those_that_models_are_trained_on(tmp_path):
+    mine = tmp_path / "atoms.h5"
+    shutil.copy(ROOT / "data" / "atoms.h5", mine)
+    roles = [{r.role for r in suite.load(path).reactions} for path in (None, ROOT / "data" / "atoms.h5", mine)]
+    assert roles == [{"train"}, {"train"}, {"dev"}]
+
+
+def test_models_of_one_name_are_told_apart(benchmark_folder, tmp_path, in_turn):
+    folders = [
+        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga1", "mlxc-lh4")
+    ]
+    for folder in folders:
+        card = Path(folder) / "model.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"name": "mine"}))
+    status, found = run(benchmark_folder, tmp_path / "out", "--sets", "W4-17", xc=",".join(folders))
+    assert status == 0
+    assert [f["name"] for f in found["functionals"]] == folders
 
 
 def test_a_missing_library_is_told_first(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):

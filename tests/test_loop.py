@@ -29,7 +29,7 @@ from mlxc.train import checkpoint, loop, losses, selfconsistent
 from mlxc.train.config import Config, Data, Phase, read_config
 from mlxc.train.dataset import Dataset, training_set
 from mlxc.train.loop import new_functional
-from mlxc.train.losses import LOSSES, State
+from mlxc.train.losses import LOSSES, Rows, State
 from mlxc.train.objective import Objective
 from mlxc.train.optimizer import learning_rate
 from mlxc.train.ranks import Ranks
@@ -283,6 +283,18 @@ def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, messa
     assert error.count("\n") == 1
 
 
+def test_a_phase_that_no_loss_needs_is_one_line(tmp_path, capsys):
+    path = tmp_path / "idle.toml"
+    path.write_text(
+        'name = "idle"\nwidth = 2\n[data]\nreferences = ["atoms"]\nonly = ["H"]\n[losses]\nuniform_gas = 1.0\n'
+        '[[phase]]\nkind = "self-consistent"\nadam = 1\n'
+    )
+    assert cli.main(["train", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "no loss needs a calculation" in error
+    assert error.count("\n") == 1
+
+
 def test_the_learning_rate_falls():
     phase = Phase("fixed", adam=100, rate=0.01, last_rate=0.3)
     assert [learning_rate(phase, k) for k in (0, 50, 100)] == pytest.approx([0.01, 0.0065, 0.003])
@@ -297,6 +309,16 @@ def test_batches_see_everything_once(folder):
     assert drawn[:7] != drawn[7:]
     assert [r.name for r in phase.batch(3)[0]][-2:] == drawn[6:8]
     assert [t.reference.name for t in phase.batch(5)[1]] == ["H2O+"]
+
+
+def test_a_row_that_a_sample_has_twice_is_drawn_as_two(folder):
+    settings = replace(read_config(configured(folder)).data, validation=0, bootstrap=True)
+    data = next(d for d in (training_set(settings, k, ["reactions"]) for k in range(9)) if d.inside[0] == d.inside[1])
+    phase = SelfConsistentPhase(NeuralMetaGGA(2, 1), data, Data(), {"reactions"}, Ranks(), seed=1, batch=1)
+    rows, _ = phase.batch(0)
+    energies, known = torch.zeros(len(data.species), dtype=torch.float64), torch.ones(len(data.species)).bool()
+    observed = State(phase.functional, energies=energies, known=known, rows=rows)
+    assert len(Rows(data, data.inside, data.weights).errors(observed)[0]) == 1
 
 
 def test_conditions_of_molecules_that_are_kept_out_are_kept_out_too(folder):

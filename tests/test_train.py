@@ -59,6 +59,18 @@ def test_a_killed_cache_run_resumes(benchmark_folder, cached, monkeypatch, capsy
     assert sorted(cached.glob("*")) == files
 
 
+def test_a_cache_that_cannot_be_filled_is_one_line(benchmark_folder, cached, tmp_path, monkeypatch, capsys):
+    for more, message in (
+        (["--part", "2/2"], "K from 0 to N - 1"),
+        (["--part", "1"], "K from 0 to N - 1"),
+        (["--basis", "sto-3g"], "another functional, basis or grid"),
+        (["--data", tmp_path / "none"], "none"),
+    ):
+        with pytest.raises(SystemExit):
+            call(cache.main, monkeypatch, "--data", benchmark_folder, "--out", cached, *more)
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_cached_features_give_back_r2scan(benchmark_folder, cached):
     system = read_systems(benchmark_folder)["hf"]
     path = cached / f"{system.key}.h5"

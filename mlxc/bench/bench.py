@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -82,14 +83,15 @@ def _content(
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """What report.json and timings.json hold, from the results of each functional for all species that are needed."""
     by_xc = {xc: dict(zip(needed, found[k * len(needed) :], strict=False)) for k, xc in enumerate(functionals)}
+    names = {xc: models.describe(xc)["name"] if "sha256" in of else xc for xc, of in functionals.items()}
+    often = Counter(names.values())  # members of an ensemble have its name
     content = {
         "mlxc": __version__,
         "pyscf": pyscf.__version__,
         "data": suite.name,
         "protocol": settings.settings(),
         "functionals": [
-            {"name": models.describe(xc)["name"] if "sha256" in identity else xc, **identity, "xc": xc}
-            | judged(suite, by_xc[xc], xc)
+            {"name": names[xc] if often[names[xc]] == 1 else xc, **identity, "xc": xc} | judged(suite, by_xc[xc], xc)
             for xc, identity in functionals.items()
         ],
     }

@@ -60,8 +60,11 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         label = f"{p['set']}, {p['unit']}" if p["quantity"] in p["set"] else f"{p['set']}: {p['quantity']}, {p['unit']}"
         add(label, [f["summary"]["properties"][i] for f in functionals])
         if p["quantity"] == "dipole_norm":  # as this benchmark is usually quoted
-            values = [f["summary"]["properties"][i].get("rmse") for f in functionals]
-            lines.append((f"{p['set']}: RMS, {p['unit']}", ["-" if v is None else f"{v:.3g}" for v in values], values))
+            averages = [f["summary"]["properties"][i] for f in functionals]
+            values = [a.get("rmse") for a in averages]
+            cells = ["-" if v is None else f"{v:.3g}" for v in values]
+            alike = len({a["n"] for a in averages}) == 1
+            lines.append((f"{p['set']}: RMS, {p['unit']}", cells, values if alike else [None] * len(values)))
     return lines
 
 

@@ -24,8 +24,6 @@ from mlxc.units import KCAL
 
 #: Shipped files that the default benchmark is made of.
 FILES = ("small", "atoms", "metal_atoms", "ions", "barriers")
-#: The role of rows from reference data: they are what mlxc's models were trained on.
-ROLE = "train"
 #: Dipoles below (Debye) are zero by symmetry.
 POLAR = 1e-6
 
@@ -106,19 +104,23 @@ def load(data: Path | None) -> Suite:
     """
     if data is None:
         libraries = {name: shipped.load(name) for name in FILES}
-        return _of_references("the shipped reference data", libraries, read_properties(shipped.folder()))
+        # Their rows are what mlxc's models were trained on.
+        return _of_references("the shipped reference data", libraries, read_properties(shipped.folder()), "train")
     if data.is_file():
-        return _of_references(data.name, {data.stem: store.read(data)}, [])
+        ours = data.resolve().parent == shipped.folder().resolve()
+        return _of_references(data.name, {data.stem: store.read(data)}, [], "train" if ours else "dev")
     if not data.exists():
         raise InputError(f"there is no file or folder {data}")
     systems, reactions = read_benchmark(data)
     return Suite(data.resolve().name, systems, reactions, read_properties(data), {})
 
 
-def _of_references(name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property]) -> Suite:
+def _of_references(
+    name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property], role: str
+) -> Suite:
     references = {f"{file}/{k}": r for file, lib in libraries.items() for k, r in lib.items() if r.converged}
     systems = {i: system_of(r, i) for i, r in references.items()}
-    reactions = [row for file in libraries for row in _reactions(file, references)]
+    reactions = [row for file in libraries for row in _reactions(file, references, role)]
     densities = [
         Property(f"densities-{i.split('/')[0]}", i, kind, 0.0, "per electron")
         for i, r in references.items()
@@ -133,7 +135,7 @@ def _of_references(name: str, libraries: dict[str, dict[str, Reference]], proper
     return Suite(name, systems, reactions, [*dipoles, *densities, *properties], references)
 
 
-def _reactions(file: str, references: dict[str, Reference]) -> list[Reaction]:
+def _reactions(file: str, references: dict[str, Reference], role: str) -> list[Reaction]:
     """Atomization energies of neutral molecules and ionization energies and affinities of atoms, within one file."""
     best = {i: r.energies["best"] for i, r in references.items() if i.startswith(f"{file}/") and "best" in r.energies}
     atoms = {references[i].symbols[0]: i for i in best if _is_neutral_atom(references[i])}
@@ -150,7 +152,7 @@ def _reactions(file: str, references: dict[str, Reference]) -> list[Reaction]:
         elif len(r.symbols) == 1 and r.charge == -1:
             found.append(("affinity", i, {atoms[r.symbols[0]]: 1, i: -1}))
     return [
-        Reaction(kind, i.split("/")[1], row, KCAL * sum(c * best[k] for k, c in row.items()), ROLE)
+        Reaction(kind, i.split("/")[1], row, KCAL * sum(c * best[k] for k, c in row.items()), role)
         for kind, i, row in found
     ]
 

@@ -13,7 +13,7 @@ from pyscf import dft, gto
 
 from mlxc.features import Features
 from mlxc.functional import Functional
-from mlxc.ongrid import FULL_RANGE, Mixed, features_at
+from mlxc.ongrid import features_at
 from mlxc.scf import fractional, solved
 from mlxc.units import KCAL
 
@@ -67,8 +67,7 @@ class AngularGrids:
     makes of it is known from the sums of P_l over its points, for every axis.
     """
 
-    def __init__(self, mixed: Mixed = FULL_RANGE) -> None:
-        """With the interaction `mixed` of exact exchange (`mlxc.ongrid`)."""
+    def __init__(self) -> None:
         cosines, shares = (x[ANGLES:] for x in legendre.leggauss(2 * ANGLES))
         degrees = np.arange(2, ORDER + 1, 2)
         # The coefficients of P_l from values on the upper half of the sphere, the lower one is the same.
@@ -85,7 +84,7 @@ class AngularGrids:
             across = np.sqrt(1 - cosines**2)
             directions = np.stack([across, np.zeros(ANGLES), cosines], axis=1)
             coords = (r[:, None, None] * directions).reshape(-1, 3)
-            found.append(features_at(mol, coords, torch.from_numpy(dms), mixed))
+            found.append(features_at(mol, coords, torch.from_numpy(dms)))
         self.features = Features.join(found)
 
     def errors(self, functional: Functional) -> torch.Tensor:

@@ -59,11 +59,11 @@ def ground_state(atom: str, charge: int, spin: int, basis: str = BASIS, mixed: M
     return _points(solved(dft.UKS(mol, xc="r2scan").density_fit()), mixed)
 
 
-def shared_shell(symbol: str, basis: str = BASIS, mixed: Mixed = FULL_RANGE) -> Features:
+def shared_shell(symbol: str, basis: str = BASIS) -> Features:
     """The same of an atom whose unpaired electrons are half of either spin, as in a bond that is stretched far."""
     systems, _ = fractional_spins({symbol: (SECOND_ROW | THIRD_ROW)[symbol]})
     ((half, occupations),) = ((s, s.occupations) for s in systems.values() if s.occupations)
-    return _points(solved(fractional(half.mole(basis), occupations, "r2scan").density_fit()), mixed)
+    return _points(solved(fractional(half.mole(basis), occupations, "r2scan").density_fit()), FULL_RANGE)
 
 
 def _points(mf: Any, mixed: Mixed) -> Features:

@@ -177,7 +177,8 @@ def load_members(name: str | os.PathLike = "default") -> list[Functional]:
 def resolve(xc: str | Functional) -> Functional | None:
     """The functional that `xc` names: itself, one of FIXED_FORMS, a model, its folder or file; None for one of libxc.
 
-    Raises UnknownFunctionalError for a name that nobody knows and ModelFileError for a damaged model.
+    Raises UnknownFunctionalError for a name that nobody knows, ModelFileError for a damaged model and InputError for a
+    file without its hash.
     """
     if isinstance(xc, Functional):
         return xc

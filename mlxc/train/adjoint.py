@@ -93,8 +93,8 @@ def response_gradient(
     density : dL/dD, symmetric, in the shape of `mf.make_rdm1()`
     orbital_energies : dL/de in the shape of `mf.mo_energy`, zero for unoccupied orbitals
 
-    Raises InputError for energies of unoccupied orbitals, which the response of local hybrids does not know, for
-    restricted open shells, and where the equations do not converge.
+    Raises InputError for energies of unoccupied orbitals, which the response of local hybrids does not know, and for
+    restricted open shells, ConvergenceError where the equations do not converge.
     """
     if orbital_energies is not None and np.any(orbital_energies * (np.asarray(mf.mo_occ) == 0)):
         raise InputError("gradients of the energies of unoccupied orbitals are not available")
@@ -102,7 +102,7 @@ def response_gradient(
 
 
 def z_matrix(mf: Any, density: np.ndarray | None, orbital_energies: np.ndarray | None) -> np.ndarray:
-    """Z (S, nao, nao), for which dL/dtheta = sum_s tr(Z_s dV_s/dtheta)."""
+    """Z (S, nao, nao), for which dL/dtheta = sum_s tr(Z_s dV_s/dtheta).  Raises InputError, ConvergenceError."""
     shape = np.shape(mf.make_rdm1())
     restricted, nspin = len(shape) == 2, int(np.prod(shape[:-2]))
     if np.ndim(mf.mo_coeff) != len(shape):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from pyscf.scf.addons import project_dm_nr2nr
 
 from mlxc import models
 from mlxc.analytic import R2SCAN
-from mlxc.errors import FAILURES, UNREADABLE, InputError
+from mlxc.errors import FAILURES, UNREADABLE, InputError, MlxcError
 from mlxc.features import Features
 from mlxc.files import make_folder, write_atomic
 from mlxc.functional import Functional
@@ -43,8 +44,7 @@ DEV_SETS = ("G2-97", "DBH24", "G2RC", "PA26", "SIE4x4", "BHROT27", "PX13", "INV2
 ELEMENTS = frozenset(
     {"H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar"}
 )
-BASIS = "def2-tzvppd"
-GRID_LEVEL = 3
+BASIS = Data.basis
 #: Convergence of the energy, Eh.
 CONV_TOL = 1e-8
 #: Finest grid of the SCF.  Energies at its density, on the grid of the settings, err in second order: of the transition
@@ -201,22 +201,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--basis", default=BASIS)
     parser.add_argument("--max-heavy", type=int, default=3)
-    parser.add_argument("--part", default="0/1", help="K/N: every N-th molecule from the K-th on, for N processes")
+    parser.add_argument(
+        "--part", default="0/1", help="K/N: every N-th molecule from the K-th on, K from 0 to N - 1, for N processes"
+    )
     parser.add_argument("--seen", default="", help="sets A,B of which development rows seen in training are made too")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="pyscf")
-    part, nparts = map(int, args.part.split("/"))
-    systems = read_systems(args.data)
-    reactions = read_reactions(args.data)
+    part = re.fullmatch(r"(\d+)/(\d+)", args.part)
+    if not part or int(part[1]) >= int(part[2]):
+        parser.error(f"--part {args.part}: give K/N, with K from 0 to N - 1")
+    try:
+        ordered = _chosen(args.data, args.max_heavy, tuple(args.seen.split(",")))
+        fill(ordered[int(part[1]) :: int(part[2])], Data(cache=args.out, basis=args.basis))
+    except MlxcError as err:
+        parser.error(" ".join(str(err).split()))
+
+
+def _chosen(data: Path, max_heavy: int, seen: tuple[str, ...]) -> list[System]:
+    systems, reactions = read_systems(data), read_reactions(data)
     ordered = []
-    seen = tuple(args.seen.split(","))
     for sets, role in ((SETS, "train"), ((*DEV_SETS, *seen), "dev")):
-        rows = select(reactions, systems, sets, role, ELEMENTS, args.max_heavy)
+        rows = select(reactions, systems, sets, role, ELEMENTS, max_heavy)
         rows = [r for r in rows if not r.seen_in_training or r.set in seen]
         wanted = {systems[i].key: systems[i] for r in rows for i in r.stoichiometry}
         ordered += sorted(wanted.values(), key=lambda s: (len(s.symbols), s.key))
-    ordered = ordered[part::nparts]
-    fill(ordered, Data(cache=args.out, basis=args.basis))
+    return ordered
 
 
 if __name__ == "__main__":

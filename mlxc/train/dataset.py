@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,11 +128,10 @@ class Dataset:
         """The rows all of whose species are known, (M,)."""
         return [r for r in rows if all(known[self.index[self.systems[i].key]] for i in r.stoichiometry)]
 
-    def atom_errors(self, energies: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
-        """Errors of the total energies of the neutral atoms per electron, kcal/mol."""
-        atoms = {s.symbols[0]: i for i, s in enumerate(self.species) if s.is_atom and s.symbols[0] in ATOMS}
-        if known is not None:
-            atoms = {a: i for a, i in atoms.items() if known[i]}
+    def atom_errors(self, energies: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Errors of total energies (M,) Eh of the neutral atoms that are known, (M,), per electron, kcal/mol."""
+        species = ((s.symbols[0], i) for i, s in enumerate(self.species) if s.is_atom and known[i])
+        atoms = {a: i for a, i in species if a in ATOMS}
         exact = torch.tensor([ATOMS[a] for a in atoms], dtype=torch.float64)
         charges = torch.tensor([elements.charge(a) for a in atoms])
         return (energies[list(atoms.values())] - exact) * KCAL / charges
@@ -167,7 +167,8 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
             raise InputError(f"{settings.folder} has no set {', '.join(sorted(unknown))}")
         inside, outside = split(_selected(rows, systems, settings), systems, seed, settings.validation)
         if settings.bootstrap:
-            inside = random.Random(seed).choices(inside, k=len(inside))
+            # Copies: a row that was drawn twice is two rows, each of which batches draw by itself.
+            inside = [replace(r) for r in random.Random(seed).choices(inside, k=len(inside))]
     out = kept_out(systems, inside, outside)
     for name, make in (("fractional_charge", fractional_charges), ("fractional_spin", fractional_spins)):
         if name in losses:

@@ -151,7 +151,8 @@ class Trainer:
             return True
         if self.at.step < phase.adam + 2:
             return False
-        return self.log[-1]["objective"] == self.log[-2]["objective"]
+        now, before = (row["objective"] for row in (self.log[-1], self.log[-2]))
+        return now == before or not math.isfinite(now)
 
     def _arithmetic(self, precision: torch.dtype) -> None:
         for network in self.functional.modules():
@@ -185,6 +186,8 @@ class Trainer:
             observed = work.observe(step)
             self._count_failures(work)
             if not observed.known.any():
+                if not work.failures:
+                    raise InputError("no loss needs a calculation: take a phase of kind fixed, which makes none")
                 raise ConvergenceError(
                     f"no calculation of step {step + 1} converged: {next(iter(work.failures.values()))}"
                 )

@@ -13,9 +13,6 @@ from mlxc.train.device import moved
 from mlxc.train.losses import LOSSES, OF_FUNCTIONAL, OF_RESULTS, Rows, State
 from mlxc.train.ranks import Ranks
 
-#: Losses that keep parameters small and say nothing of how good a functional is.
-REGULARISERS = ("size", "slope", "decay")
-
 
 class Objective:
     """The weighted sum of all losses and its gradient, from this process's share of the molecules and of the losses."""
@@ -64,8 +61,9 @@ class Objective:
     def judge(self, observed: State) -> tuple[list[float], dict[str, float]]:
         """How good the present parameters are, the smaller the better, and mean absolute errors per set, kcal/mol.
 
-        First counts the number of calculations that failed, then all losses but REGULARISERS, with the rows kept out,
-        where there are any, in place of those trained on; errors are of the same rows.
+        First counts the number of calculations that failed, then all losses but those that only keep parameters or
+        shifts small, with the rows kept out, where there are any, in place of those trained on; errors are of the same
+        rows.
         """
         results = {k: self.ranks.total(v) for k, v in observed.results.items()}
         state = replace(observed, energies=self.ranks.total(observed.energies), results=results)
@@ -73,7 +71,7 @@ class Objective:
         if "reactions" in losses:
             losses["reactions"] = (losses["reactions"][0], self.judged)
         value = sum(float(w * loss(state)) for w, loss in losses.values())
-        local = {k: w * loss(state).cpu() for k, (w, loss) in self.mine.items() if k not in REGULARISERS}
+        local = {k: w * loss(state).cpu() for k, (w, loss) in self.mine.items() if k != "decay"}
         value += sum(self._everywhere(local).values())
         errors, there = self.judged.errors(state)
         sets = [s for s, t in zip(self.judged.sets, there.tolist(), strict=True) if t]

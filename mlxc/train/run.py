@@ -61,7 +61,11 @@ def _trained(config: Config, out: Path, resume: bool, members: int) -> Path:
     if ranks.first:
         functional = averaged(trained)
         cards = [models.describe(f)["card"] for f in folders]
-        more: dict[str, Any] = {"members": [c["errors"] for c in cards]}
+        more: dict[str, Any] = {
+            "members": [c["errors"] for c in cards],
+            "data_sha256": [c["data_sha256"] for c in cards],
+            "scf_failures": sum(c["scf_failures"] for c in cards),
+        }
         if any(p.kind == "fixed" for p in config.phase):
             data = training_set(replace(config.data, validation=0), config.seed, active(config))
             parts = {"training": data.inside}
