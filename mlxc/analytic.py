@@ -76,9 +76,9 @@ class Channel:
 
 
 class Total:
-    """Variables of the total density on which correlation depends; all (G,), but () for zeta = 0 of a closed shell.
+    """Variables of the total density on which correlation depends; all (G,), but for closed shells those of zeta alone.
 
-    n, n_switched (times the low-density switch), rs, zeta, zeta2 = zeta^2, p = s^2, phi and d_s (spin-scaling factors
+    n, n_switched (times the low-density switch), rs, zeta, zeta2 = zeta^2, p = s^2, phi and ds (spin-scaling factors
     of the gradient and of tau_unif), the regularised alpha, and t2 = [|grad n| / (2 phi k_s n)]^2.
     """
 

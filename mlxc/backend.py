@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +35,20 @@ class Label(tuple):
     def __str__(self) -> str:
         return self.name
 
+    def __eq__(self, other: object) -> bool:
+        """As names are: PySCF keeps dispersion settings by them."""
+        return isinstance(other, Label) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def upper(self) -> str:
         """No libxc functional's name is part of this one, which is what PySCF asks of its capitals."""
         return ""
 
     def lower(self) -> str:
-        """The name, in which PySCF looks for a dispersion correction."""
-        return self.name.lower()
+        """The name up to a dispersion correction, which PySCF looks for there and finds in `mf.disp`."""
+        return re.split("-d[34]", self.name.lower())[0]
 
     __repr__ = __str__
 

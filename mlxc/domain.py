@@ -20,7 +20,7 @@ from pyscf import gto
 from mlxc.errors import UNREADABLE, InputError, ModelFileError
 from mlxc.features import Features
 from mlxc.neural import NeuralMetaGGA, network_inputs
-from mlxc.ongrid import functional_of, needed_features, spin_densities
+from mlxc.ongrid import functional_of, need_converged, needed_features, spin_densities
 
 #: Largest eigenvalues of the Coulomb matrix that count; logarithms of them, so that the heaviest atom is not all.
 EIGENVALUES = 8
@@ -89,8 +89,7 @@ def novelty(mf: Any) -> list[str]:
     known = functional.domain
     if known is None or not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{functional.name} does not know what it was trained on: it was saved without its domain")
-    if not mf.converged:
-        raise InputError("what is new about a molecule needs a converged calculation: run mf.kernel() first")
+    need_converged(mf, "what is new about a molecule needs")
     features, mol = needed_features(mf, spin_densities(mf)), mf.mol
     elements = {mol.atom_pure_symbol(i) for i in range(mol.natm) if mol.atom_charge(i)}  # not those of ghost atoms
     density = density_descriptor(functional, features, torch.from_numpy(mf.grids.weights))

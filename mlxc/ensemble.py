@@ -14,7 +14,7 @@ from mlxc import models
 from mlxc.errors import InputError
 from mlxc.functional import Functional
 from mlxc.neural import NeuralMetaGGA
-from mlxc.ongrid import blocks, functional_of, needed_features, spin_densities
+from mlxc.ongrid import blocks, functional_of, need_converged, needed_features, spin_densities
 from mlxc.units import KCAL
 
 #: Uncertainty (kcal/mol) of what has no spread, as one electron: that of grids, fits and the SCF.
@@ -36,8 +36,7 @@ def ensemble_energies(mf: Any, members: Sequence[Functional] | None = None) -> n
         members = models.load_members(functional.source) if functional.source else []
     if not members:
         raise InputError(f"{functional.name} has no ensemble: train one with mlxc train CONFIG.toml --members N")
-    if not mf.converged:
-        raise InputError("ensemble energies need a converged calculation: run mf.kernel() first")
+    need_converged(mf, "ensemble energies need")
     features, everyone = needed_features(mf, spin_densities(mf)), [functional, *members]
     exc = np.zeros(len(everyone))
     with torch.no_grad():

@@ -11,6 +11,7 @@ from pyscf.scf.rohf import ROHF
 from scipy.constants import centi, nano
 
 from mlxc.errors import ConvergenceError, InputError
+from mlxc.ongrid import has_spin_channels, need_converged
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,16 +34,15 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     """The lowest excitations of a converged RKS object, to singlets, or UKS object, without change of spin.
 
     Full linear response, `mf.TDDFT()`; in a solvent, which follows with its electrons alone.  There are fewer than
-    `nstates` where the molecule has no more, and where the ground state is unstable.  Raises InputError for ROKS and
-    periodic objects, for one that is not converged and for functionals that PySCF lacks derivatives of, and
-    ConvergenceError for a ground state that is a saddle point.
+    `nstates` where the molecule has no more, and where the ground state is unstable.  Raises InputError for ROKS, for
+    generalised, relativistic and periodic objects, for one that is not converged and for functionals that PySCF lacks
+    derivatives of, and ConvergenceError for a ground state that is a saddle point.
     """
-    if hasattr(mf, "cell"):
-        raise InputError("excitations are for molecules, not for periodic objects")
+    if not has_spin_channels(mf):
+        raise InputError(f"excitations are for molecules in RKS or UKS, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
         raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
-    if not mf.converged:
-        raise InputError("excitations need a converged calculation: run mf.kernel() first")
+    need_converged(mf, "excitations need")
     td = mf.TDDFT().set(nstates=nstates)
     try:
         td.kernel()

@@ -109,12 +109,20 @@ def auxiliary_basis(mol: gto.Mole) -> dict:
 def auxiliary_mole(mol: gto.Mole, auxbasis: Any = None) -> gto.Mole:
     """The molecule of auxiliary functions; `auxbasis` as in PySCF.  InputError where there are none."""
     try:
-        return df.make_auxmol(mol, auxbasis or auxiliary_basis(mol))
+        auxmol = df.make_auxmol(mol, auxbasis or auxiliary_basis(mol))
     except Exception as err:  # PySCF raises by element and basis: KeyError, RuntimeError, BasisNotFoundError
         raise InputError(
             f"no auxiliary basis for exact exchange with the basis {mol.basis!r} ({err}): give one by name, "
             'for example mf.density_fit(auxbasis="def2-universal-jkfit")'
         ) from err
+    shells = [(mol.atom_symbol(i), len(mol.atom_shell_ids(i)), len(auxmol.atom_shell_ids(i))) for i in range(mol.natm)]
+    missing = sorted({symbol for symbol, own, auxiliary in shells if own and not auxiliary})
+    if missing:  # PySCF only warns, and a basis chosen for one molecule stays in an object that is given another
+        raise InputError(
+            f"the auxiliary basis has nothing for {', '.join(missing)}: make another object for another molecule, or "
+            "give one by name"
+        )
+    return auxmol
 
 
 class FittedExchange:

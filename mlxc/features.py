@@ -1,4 +1,4 @@
-"""What a functional sees at each grid point, and the linear map that makes it from a density matrix.
+"""What a functional sees at each grid point, and the map that makes it from a density matrix.
 
 Units are Hartree atomic units throughout.
 
@@ -89,7 +89,7 @@ class Features:
 
 
 class GridMap:
-    """The map D -> Features on fixed grid points, and its vector-Jacobian product.
+    """The map D -> Features on fixed grid points, which torch differentiates.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from typing import Any
 
 from pyscf import gto
 from pyscf.data.elements import ELEMENTS
+from pyscf.dft.rks import KohnShamDFT
 from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
@@ -145,8 +146,9 @@ def _ecp(atoms: list, basis: Any) -> dict[str, str]:
 def gradient_method(mf: Any) -> Any:
     """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
 
-    Hartree-Fock as a functional has no grid, and PySCF's code for its motion fails there.  Raises InputError where
-    densities were fitted after a solvent had been added: PySCF then leaves the solvent out, or stops.
+    Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its motion fails there.  Raises InputError
+    for an object without gradients, and where densities were fitted after a solvent had been added: PySCF then leaves
+    the solvent out, or stops.
     """
     if hasattr(mf, "with_solvent"):
         from pyscf.df.df_jk import _DFHF
@@ -157,4 +159,10 @@ def gradient_method(mf: Any) -> Any:
             raise InputError(
                 "no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()"
             )
-    return mf.nuc_grad_method().set(grid_response=mf._numint._xc_type(mf.xc) != "HF")
+    try:
+        gradients = mf.nuc_grad_method()
+    except NotImplementedError as err:
+        raise InputError(f"PySCF has no nuclear gradients of {type(mf).__name__}") from err
+    if isinstance(mf, KohnShamDFT):
+        gradients.grid_response = mf._numint._xc_type(mf.xc) != "HF"
+    return gradients

@@ -23,6 +23,7 @@ from scipy.constants import centi, e, epsilon_0, kilo
 
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method
+from mlxc.ongrid import need_converged
 from mlxc.scf import converge
 from mlxc.workers import results
 
@@ -58,8 +59,11 @@ class Displacement:
 
 
 def detached(mf: Any) -> Any:
-    """A copy of a calculation with its own grids, integrals and surfaces, which it may make anew."""
-    new = mf.copy()
+    """A copy of a calculation with its own grids, integrals and surfaces, which it may make anew.
+
+    Without a second-order solver, which would share them with the object that it was made of.
+    """
+    new = mf.undo_soscf() if hasattr(mf, "_scf") else mf.copy()
     for part in _PARTS:
         if getattr(mf, part, None) is not None:
             setattr(new, part, copy.copy(getattr(mf, part)))
@@ -71,7 +75,8 @@ def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np
     new = detached(mf)
     coords = mf.mol.atom_coords()
     coords[task.atom, task.axis] += task.step
-    new.reset(mf.mol.set_geom_(coords, unit="Bohr", inplace=False))
+    # A point group by name need not be that of the displaced molecule, whose own PySCF then finds.
+    new.reset(mf.mol.set_geom_(coords, unit="Bohr", symmetry=bool(mf.mol.symmetry), inplace=False))
     new = converge(new, dm0)
     if not new.converged:
         raise ConvergenceError(f"no second derivatives: the SCF with {task.name} moved did not converge")
@@ -91,8 +96,8 @@ def second_derivatives(
     """
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
-    if not mf.converged:
-        raise InputError("second derivatives need a converged calculation: run mf.kernel() first")
+    need_converged(mf, "second derivatives need")
+    gradient_method(mf)  # which refuses what has no gradients
     natm, dm0 = mf.mol.natm, np.asarray(mf.make_rdm1())
     start = mf.copy().set(conv_tol=min(mf.conv_tol, DISPLACED), conv_tol_grad=None, callback=None)
     tasks = [Displacement(i, x, s) for i in range(natm) for x in range(3) for s in (STEP, -STEP)]
@@ -112,8 +117,6 @@ def second_derivatives(
 def _parallel(mf: Any, dm0: np.ndarray, tasks: list[Displacement], jobs: int) -> Any:
     """Each task with its result, or the exception that it ended with, on local processes."""
     mf = detached(mf)
-    if hasattr(mf._numint, "without_tables"):
-        mf._numint = mf._numint.without_tables()
     return results(partial(_moved, mf.reset(mf.mol), dm0), tasks, jobs, extra="bench")
 
 

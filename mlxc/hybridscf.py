@@ -11,12 +11,12 @@ from pyscf.scf import rohf, uhf
 
 from mlxc.backend import cpu_only
 from mlxc.errors import InputError
-from mlxc.exx import auxiliary_basis
+from mlxc.exx import auxiliary_basis, auxiliary_mole
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.occupations import FixedOccupations, canonical
+from mlxc.occupations import FixedOccupations, canonical, outermost
 from mlxc.ongrid import has_spin_channels
 from mlxc.response import Response
 
@@ -60,6 +60,7 @@ class LocalHybridSCF:
             ni.auxbasis = fitted.auxbasis
             if fitted._cderi is None:
                 ni._tables.clear()
+                auxiliary_mole(self.mol, fitted.auxbasis)  # which refuses one without all elements
                 fitted.build()  # before the tables of exact exchange, while its memory is free
         self._without_unoccupied = self.mol.nao > WHOLE_FOCK and not self.unoccupied
         if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
@@ -239,7 +240,7 @@ def use_local_hybrid(mf: Any, functional: Functional) -> Any:
         fitted.auxbasis = auxiliary_basis(mf.mol)
         fitted.reset()
     mf._numint = LocalHybridNumInt(functional, getattr(fitted, "auxbasis", None))
-    return lib.set_class(mf, (LocalHybridSCF, type(mf)))
+    return outermost(lib.set_class(mf, (LocalHybridSCF, type(mf))))
 
 
 def without_local_hybrid(mf: Any) -> Any:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import reduce
 from itertools import combinations_with_replacement
 from operator import iadd
@@ -83,15 +82,13 @@ class LocalHybridNumInt(dft.numint.NumInt):
         Its Fock matrices are exact between occupied orbitals and all others.  Between unoccupied orbitals, which the
         energy does not feel, they hold the semilocal part at the first density that they were asked for.
         """
-        new = copy.copy(self)
+        new = self.copy()
         new.original, new._unoccupied = self, None
         return new
 
-    def without_tables(self) -> LocalHybridNumInt:
-        """A copy that another process can be given: it makes tables of its own."""
-        new = copy.copy(self)
-        new._tables = []
-        return new
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tables: a deep copy, and one in another process, make their own."""
+        return super().__getstate__() | {"_tables": []}
 
     def tables(self, mol: Any, grids: Any, max_memory: float) -> FittedExchange:
         """Tables of exact exchange for `mol` on `grids`."""

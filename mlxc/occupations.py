@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pyscf import gto
+from pyscf import gto, lib
 
 from mlxc.errors import InputError
 
@@ -57,6 +57,10 @@ class FixedOccupations:
                 found = max(found, float(np.max((e[:, None] - e)[n[:, None] > n], initial=0.0)))
         return found
 
+    def density_fit(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's, whose class would go before this one."""
+        return outermost(super().density_fit(*args, **kwargs))  # type: ignore[misc]
+
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         """PySCF's methods that know of whole electrons only."""
         raise InputError("with fixed occupations there are energies, densities and orbitals, but not this")
@@ -64,6 +68,14 @@ class FixedOccupations:
     newton = stability = nuc_grad_method = Gradients = Hessian = _refuse
     TDA = TDDFT = CasidaTDDFT = TDDFTNoHybrid = dTDA = dRPA = TDHF = _refuse
     to_rhf = to_rks = to_ghf = to_gks = to_hf = _refuse
+
+
+def outermost(mf: Any) -> Any:
+    """An object with the methods of FixedOccupations, if it has them, before those of all other classes; returns it."""
+    if isinstance(mf, FixedOccupations):
+        mf.__class__ = lib.drop_class(type(mf), FixedOccupations)
+        lib.set_class(mf, (FixedOccupations, type(mf)))
+    return mf
 
 
 def checked_occupations(mol: gto.Mole, occupations: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:

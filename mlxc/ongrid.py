@@ -45,6 +45,18 @@ def has_spin_channels(mf: Any) -> bool:
     return not (hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF))
 
 
+def need_converged(mf: Any, what: str) -> None:
+    """InputError for a calculation that has not converged or was reset since: "`what` a converged calculation".
+
+    Makes the grid anew where its settings were changed afterwards.
+    """
+    run = getattr(mf, "_scf", mf)  # of a second-order solver that which it was made of
+    if not (mf.converged and run.scf_summary):  # PySCF's reset empties the one and leaves the other
+        raise InputError(f"{what} a converged calculation: run mf.kernel() first")
+    if hasattr(mf, "grids") and mf.grids.coords is None:
+        mf.grids.build(with_non0tab=True)
+
+
 def spin_densities(mf: Any) -> np.ndarray:
     """Density matrices (S, nao, nao) of spin channels: S = 1, half the total, for a restricted object.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pyscf.scf.rohf import ROHF
 
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.hybridscf import need_unoccupied
-from mlxc.ongrid import has_spin_channels
+from mlxc.ongrid import has_spin_channels, need_converged
 
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
@@ -32,16 +33,16 @@ def polarizability(mf: Any) -> np.ndarray:
 
     From coupled-perturbed equations (Gerratt, Mills, J. Chem. Phys. 49, 1719 (1968)): the field's change of the
     orbitals, U_ai = -(r_ai + v_ai[U]) / (e_a - e_i) with v the change of the Fock matrix that `mf.gen_response` gives,
-    changes the dipole.  Raises InputError for ROKS and ROHF, for generalised, relativistic and periodic objects, and
-    for one that is not converged or has fractional occupations; ConvergenceError where the equations do not converge.
+    changes the dipole.  A solvent follows, unless it is frozen.  Raises InputError for ROKS and ROHF, for
+    generalised, relativistic and periodic objects, and for one that is not converged or has fractional occupations;
+    ConvergenceError where the equations do not converge.
     """
     if not has_spin_channels(mf):
         raise InputError(f"polarizabilities are for molecules in RKS, UKS, RHF or UHF, not {type(mf).__name__}")
     if isinstance(mf, ROHF):
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")
     need_unoccupied(mf, "polarizabilities")
-    if not mf.converged:
-        raise InputError("polarizabilities need a converged calculation: run mf.kernel() first")
+    need_converged(mf, "polarizabilities need")
     restricted = np.ndim(mf.mo_occ) == 1
     if not np.isin(mf.mo_occ, (0, 2 if restricted else 1)).all():
         raise InputError("polarizabilities with fractional occupations are not available: use integer ones")
@@ -71,8 +72,13 @@ def polarizability(mf: Any) -> np.ndarray:
         return excitations(changed) / gaps
 
     dipole = excitations([mf.mol.intor_symmetric("int1e_r")] * len(spaces))
+    solvent = getattr(mf, "with_solvent", None)
+    following = (
+        nullcontext() if solvent is None else lib.temporary_env(solvent, equilibrium_solvation=not solvent.frozen)
+    )
     try:
-        change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+        with following:
+            change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
     except NotImplementedError as err:  # a RuntimeError as well
         raise InputError(f"PySCF has no polarizabilities with {mf.xc}: {err}") from err
     except RuntimeError as err:  # since PySCF 2.14; before, it went on with what it had

@@ -29,7 +29,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
 
     Returns the object.  Density fitting, solvents and second-order solvers are PySCF's own, as are the gradients and
     response properties of semilocal functionals; those of local hybrids take their place.  Names that mlxc does not
-    know go to libxc.  What an earlier run left in the object (energy, orbitals) stays until the next `kernel()`.
+    know go to libxc.  What an earlier run left in the object (energy, orbitals) stays until the next `kernel()`, but it
+    does not count as converged any more.
     Raises UnknownFunctionalError, ModelFileError, and InputError for an object that is not Kohn-Sham and, with a local
     hybrid, for a generalised or periodic one and one that has a solvent already.
     """
@@ -53,6 +54,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         if functional is not None:
             ni.to_gpu = cpu_only
         mf._numint = ni
+    mf.converged, mf.scf_summary = False, {}  # PySCF would take a former functional's dispersion energy from there
     mf.xc = xc if functional is None else Label(functional.name)
     if mf.DIIS is CDIIS:
         mf.DIIS = Diis
@@ -62,6 +64,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         mf.disp = functional.disp
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)
+        mf.scf_summary = mf._scf.scf_summary
     return mf
 
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import mlxc
 from mlxc.errors import InputError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
-from mlxc.scf import converge, fractional, shifted
+from mlxc.scf import attach, converge, fractional, shifted
 from mlxc.train.adjoint import energy_gradient, response_gradient
 
 SYSTEMS = {
@@ -124,9 +124,19 @@ def test_impossible_occupations(occupations):
         fractional(gto.M(atom="H", spin=1, basis="sto-3g", verbose=0), occupations)
 
 
-def test_fixed_occupations_refuse_what_knows_whole_electrons_only():
-    mf = fractional(gto.M(atom="H", spin=1, basis="sto-3g", verbose=0), ([0.5], []), "pbe").run()
-    for method in (mf.newton, mf.stability, mf.TDA, mf.nuc_grad_method):
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda *what: fractional(*what, "pbe"),
+        lambda *what: fractional(*what, "pbe").density_fit(),
+        lambda *what: fractional(*what, "t-lmf").density_fit().density_fit(),
+        lambda *what: attach(fractional(*what, "pbe"), "t-lmf"),
+    ],
+)
+def test_fixed_occupations_refuse_what_knows_whole_electrons_only(made):
+    mf = made(gto.M(atom="H", spin=1, basis="sto-3g", verbose=0), ([0.5], [])).run()
+    assert mf.mo_occ.sum() == 0.5
+    for method in (mf.newton, mf.stability, mf.TDA, mf.TDDFT, mf.nuc_grad_method, mf.Hessian):
         with pytest.raises(InputError, match="fixed occupations"):
             method()
 

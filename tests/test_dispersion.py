@@ -6,6 +6,7 @@ from pyscf import gto
 from pyscf.dispersion import dftd4
 
 import mlxc
+from mlxc.analytic import PBE, R2SCAN
 from mlxc.bench.species import identity_of
 from mlxc.errors import InputError, UnknownFunctionalError
 
@@ -31,6 +32,26 @@ def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over
     assert mlxc.attach(mf, "mlxc-lh4").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
     assert mlxc.attach(mf, "mlxc-mgga1").disp == "d4:pbe"
+
+
+def test_an_object_that_has_run_gets_the_dispersion_of_its_next_functional(mol):
+    expected = mlxc.KS(mol, "r2scan-d4").run().e_tot
+    for make in (lambda mf: mf, lambda mf: mf.newton()):
+        mf = mlxc.attach(make(mlxc.KS(mol, "pbe-d4")).run(), "r2scan-d4")
+        assert not mf.converged
+        assert mf.run().e_tot == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("functional", [PBE(), R2SCAN()])
+def test_functionals_have_the_parameters_of_their_own_names(mol, functional):
+    energies = [mlxc.KS(mol, functional).set(disp=disp).run().e_tot for disp in ("d4", None)]
+    expected = dftd4.DFTD4Dispersion(mol, xc=functional.name.lower(), atm=True).get_dispersion()["energy"]
+    assert energies[0] - energies[1] == pytest.approx(float(expected), abs=1e-8)
+
+
+def test_dispersion_can_be_taken_away(mol):
+    expected = mlxc.KS(mol, "mlxc-lh4").run().e_tot
+    assert mlxc.KS(mol, "mlxc-lh4-d4").set(disp=None).run().e_tot == pytest.approx(expected, abs=1e-8)
 
 
 def test_results_with_and_without_dispersion_are_kept_apart():

@@ -55,6 +55,14 @@ def test_familiar_and_unfamiliar_molecules(model):
     assert any(w.startswith("structure") for w in reasons(model, molecule("O 0 0 0; O 0 0 1.2; O 0 1.1 1.8")))
 
 
+def test_a_grid_that_was_changed_is_made_anew(model):
+    mf = mlxc.KS(water(1.03), mlxc.load(model)).density_fit().run(conv_tol=1e-6)
+    mf.grids.level = 2
+    assert mlxc.novelty(mf) == []
+    with pytest.raises(InputError, match="kernel"):
+        mlxc.novelty(mf.reset())
+
+
 def test_what_the_default_model_knows():
     fresh = mlxc.KS(molecule("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587")).density_fit()
     with pytest.raises(InputError, match="kernel"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pyscf import dft, gto, scf
 
+import mlxc
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, auxiliary_basis, energy_density, factorize, occupied_fock
 from mlxc.exx_analytic import AnalyticExchange
@@ -140,6 +141,14 @@ def test_ghosts_have_the_functions_of_their_atoms():
     found, expected = auxiliary_basis(ghosts), auxiliary_basis(atoms)
     for symbol in ("H", "He"):
         assert str(found[f"GHOST-{symbol}"]) == str(expected[symbol])
+
+
+def test_another_molecule_needs_auxiliary_functions_of_its_own():
+    mf = mlxc.KS(gto.M(atom="He 0 0 0", basis="def2-svp", verbose=0), "t-lmf").density_fit()
+    mf.kernel()
+    assert mf.reset(gto.M(atom="He 0 0 1", basis="def2-svp", verbose=0)).kernel() < -2
+    with pytest.raises(InputError, match="nothing for Ne"):
+        mf.reset(gto.M(atom="Ne 0 0 0", basis="def2-svp", verbose=0)).kernel()
 
 
 def test_basis_without_auxiliary_functions_is_refused():

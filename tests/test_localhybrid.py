@@ -1,5 +1,7 @@
 """Local hybrids inside PySCF: Hartree-Fock as oracle, potentials against finite differences, every kind of SCF."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -277,6 +279,13 @@ def test_what_is_not_there_is_refused(mole):
             getattr(mlxc.attach(mole("CH3").ROKS(), IsoOrbitalHybrid()), excitations)()
     with pytest.raises(InputError, match="spin flips"):
         mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).run().stability(external=True)
+
+
+def test_a_calculation_can_be_copied_as_a_whole(mole):
+    mf = mlxc.KS(mole("H2O", "sto-3g"), "t-lmf").density_fit().run()
+    other = copy.deepcopy(mf)
+    assert other.kernel() == pytest.approx(mf.e_tot, abs=1e-9)
+    assert other._numint._tables[-1] is not mf._numint._tables[-1]
 
 
 def test_fixed_form_by_name(mole):

@@ -34,6 +34,19 @@ def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
     assert np.allclose(alpha, alpha.T, atol=1e-4)
 
 
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_a_solvent_follows_a_static_field(xc, mole):
+    mf = mlxc.KS(mole("H2O", "sto-3g"), xc).density_fit().PCM()
+    mf.grids.level = 1
+    mf.conv_tol, mf.conv_tol_grad = 1e-12, 1e-7
+    mf.kernel()
+    field = np.array([0.0, 1e-3, 1e-3])
+    up, down = (dipole_in_field(mf, h * field) for h in (1, -1))
+    change = (up - down) / 2
+    assert np.allclose(polarizability(mf) @ field, change, atol=3e-4 * abs(change).max())
+    assert not mf.with_solvent.equilibrium_solvation
+
+
 def test_polarizability_of_hartree_fock(mole):
     mol = mole("H2O")
     expected = polarizability(scf.RHF(mol).run())

@@ -74,6 +74,28 @@ def test_translation_and_rotation_in_a_solvent(xc):
     assert abs(np.cross(axis, gradient)).max() > 2e-2
 
 
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga1"])
+def test_a_second_order_solver_keeps_its_geometry(xc):
+    plain, mf = calculation("H2", xc), calculation("H2", xc, change=lambda mf: mf.newton())
+    energy, points = mf.e_tot, mf._scf.grids.coords.copy()
+    assert np.allclose(mlxc.hessian(mf), mlxc.hessian(plain), atol=1e-6)
+    assert mf._scf.mol is mf.mol
+    assert np.array_equal(mf._scf.grids.coords, points)
+    assert mf.kernel() == pytest.approx(energy, abs=1e-10)
+
+
+def test_hessian_of_plain_hartree_fock():
+    mf = gto.M(**MOLECULES["H3"], basis="sto-3g", verbose=0).UHF().run(conv_tol=1e-12)
+    assert np.allclose(mlxc.hessian(mf), mf.Hessian().kernel(), atol=1e-4)  # of the differences
+
+
+def test_a_point_group_by_name():
+    mol = gto.M(**MOLECULES["HeH+"], basis="sto-3g", verbose=0)
+    expected = mlxc.hessian(mol.RHF().run(conv_tol=1e-12))
+    mol.build(symmetry="C2v")
+    assert np.allclose(mlxc.hessian(mol.RHF().run(conv_tol=1e-12)), expected, atol=1e-6)
+
+
 def test_dipole_of_an_ion_moves_with_it():
     mf = calculation("HeH+", "t-lmf")
     _, dipole = second_derivatives(mf)
@@ -159,6 +181,10 @@ def test_vibrations_refuse_what_they_cannot_do():
     mf = calculation("H2", "hf")
     with pytest.raises(InputError, match="kernel"):
         mlxc.vibrations(mlxc.KS(mf.mol, "hf"))
+    with pytest.raises(InputError, match="kernel"):
+        mlxc.vibrations(calculation("H2", "hf").reset())
+    with pytest.raises(InputError, match="no nuclear gradients of GKS"):
+        mlxc.vibrations(mf.mol.GKS(xc="pbe").run())
     with pytest.raises(ConvergenceError, match="atom 1 along x"):
         mlxc.vibrations(mf.set(max_cycle=1))
 
