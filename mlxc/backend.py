@@ -39,6 +39,9 @@ class Label(tuple):
         """As names are: PySCF keeps dispersion settings by them."""
         return isinstance(other, Label) and self.name == other.name
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.name)
 

@@ -65,8 +65,8 @@ def detached(mf: Any) -> Any:
     """
     new = mf.undo_soscf() if hasattr(mf, "_scf") else mf.copy()
     for part in _PARTS:
-        if getattr(mf, part, None) is not None:
-            setattr(new, part, copy.copy(getattr(mf, part)))
+        if getattr(new, part, None) is not None:
+            setattr(new, part, copy.copy(getattr(new, part)))
     return new
 
 
@@ -75,8 +75,10 @@ def _moved(mf: Any, dm0: np.ndarray, task: Displacement) -> tuple[np.ndarray, np
     new = detached(mf)
     coords = mf.mol.atom_coords()
     coords[task.atom, task.axis] += task.step
-    # A point group by name need not be that of the displaced molecule, whose own PySCF then finds.
-    new.reset(mf.mol.set_geom_(coords, unit="Bohr", symmetry=bool(mf.mol.symmetry), inplace=False))
+    mol = mf.mol.copy()
+    # A point group that was named need not be that of the displaced molecule, whose own PySCF then finds.
+    mol.symmetry, mol.symmetry_subgroup = bool(mol.symmetry), None
+    new.reset(mol.set_geom_(coords, unit="Bohr"))
     new = converge(new, dm0)
     if not new.converged:
         raise ConvergenceError(f"no second derivatives: the SCF with {task.name} moved did not converge")

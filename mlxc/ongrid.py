@@ -48,13 +48,17 @@ def has_spin_channels(mf: Any) -> bool:
 def need_converged(mf: Any, what: str) -> None:
     """InputError for a calculation that has not converged or was reset since: "`what` a converged calculation".
 
-    Makes the grid anew where its settings were changed afterwards.
+    Makes the grid anew where its settings were changed afterwards.  A scanner and PySCF's optimisers take the grid of
+    the object that they were made from to other geometries: InputError as well.
     """
     run = getattr(mf, "_scf", mf)  # of a second-order solver that which it was made of
     if not (mf.converged and run.scf_summary):  # PySCF's reset empties the one and leaves the other
         raise InputError(f"{what} a converged calculation: run mf.kernel() first")
-    if hasattr(mf, "grids") and mf.grids.coords is None:
-        mf.grids.build(with_non0tab=True)
+    if hasattr(mf, "grids"):
+        if mf.grids.mol is not mf.mol:
+            raise InputError(f"{what} the grid of its own geometry: run mf.reset(mf.mol).kernel() first")
+        if mf.grids.coords is None:
+            mf.grids.build(with_non0tab=True)
 
 
 def spin_densities(mf: Any) -> np.ndarray:

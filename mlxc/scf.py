@@ -138,4 +138,6 @@ def second_order(mf: Any) -> Any:
     """Go on from the orbitals of `mf` with PySCF's second-order solver; returns an equal object with the result."""
     second = mf.newton()
     second.kernel(mf.mo_coeff, mf.mo_occ)
-    return second.undo_soscf()
+    found = second.undo_soscf()
+    found.scf_summary = second._scf.scf_summary  # which PySCF fills there
+    return found

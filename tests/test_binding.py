@@ -12,7 +12,7 @@ from pyscf.scf.diis import CDIIS
 
 import mlxc
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
-from mlxc.backend import Backend
+from mlxc.backend import Backend, Label
 from mlxc.errors import InputError, UnknownFunctionalError
 
 OURS = R2SCAN()
@@ -289,6 +289,13 @@ def test_empty_basis_functions_far_away():
     mf.kernel()
     assert mf.converged
     assert np.isfinite(mf.get_fock()).all()
+
+
+def test_labels_compare_as_names():
+    assert Label("a") == Label("a") != Label("b")
+    unlike = Label("a") != Label("a")
+    assert not unlike
+    assert len({Label("a"), Label("a"), Label("b"), ()}) == 3
 
 
 def test_singular_equations_of_diis_do_not_stop_an_scf(mole, monkeypatch):

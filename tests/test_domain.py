@@ -61,6 +61,10 @@ def test_a_grid_that_was_changed_is_made_anew(model):
     assert mlxc.novelty(mf) == []
     with pytest.raises(InputError, match="kernel"):
         mlxc.novelty(mf.reset())
+    mf.kernel()
+    mf.as_scanner()(water(1.1))
+    with pytest.raises(InputError, match="own geometry"):
+        mlxc.novelty(mf)
 
 
 def test_what_the_default_model_knows():

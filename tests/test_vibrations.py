@@ -92,8 +92,9 @@ def test_hessian_of_plain_hartree_fock():
 def test_a_point_group_by_name():
     mol = gto.M(**MOLECULES["HeH+"], basis="sto-3g", verbose=0)
     expected = mlxc.hessian(mol.RHF().run(conv_tol=1e-12))
-    mol.build(symmetry="C2v")
-    assert np.allclose(mlxc.hessian(mol.RHF().run(conv_tol=1e-12)), expected, atol=1e-6)
+    for group in ({"symmetry": "C2v"}, {"symmetry": True, "symmetry_subgroup": "C2v"}):
+        named = gto.M(**MOLECULES["HeH+"], basis="sto-3g", verbose=0, **group)
+        assert np.allclose(mlxc.hessian(named.RHF().run(conv_tol=1e-12)), expected, atol=1e-6)
 
 
 def test_dipole_of_an_ion_moves_with_it():

@@ -107,8 +107,8 @@ def load(data: Path | None) -> Suite:
         # Their rows are what mlxc's models were trained on.
         return _of_references("the shipped reference data", libraries, read_properties(shipped.folder()), "train")
     if data.is_file():
-        ours = data.resolve().parent == shipped.folder().resolve()
-        return _of_references(data.name, {data.stem: store.read(data)}, [], "train" if ours else "dev")
+        role = "train" if shipped.is_shipped(data) else "dev"
+        return _of_references(data.name, {data.stem: store.read(data)}, [], role)
     if not data.exists():
         raise InputError(f"there is no file or folder {data}")
     systems, reactions = read_benchmark(data)

@@ -59,6 +59,11 @@ def load(name: str) -> dict[str, Reference]:
     return store.read(path_of(name))
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file is a copy of one that comes with mlxc.  Raises ReferenceFileError for a damaged manifest."""
+    return _sha256(path) in {entry["sha256"] for entry in manifest().values()}
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
