@@ -25,10 +25,15 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.json:
         check_writable(args.json)
-    result = run(
-        args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
-        args.density_fit,
-    )  # fmt: skip
+    try:
+        result = run(
+            args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
+            args.density_fit,
+        )  # fmt: skip
+    except ConvergenceError as err:
+        if args.json:
+            write_json(args.json, {"converged": False, "reason": str(err)})
+        raise
     if args.json:
         write_json(args.json, result)
     done = [result["converged"], result.get("geometry_converged", True), *result.get("excitations_converged", [])]
@@ -133,15 +138,16 @@ def _reference_verify(args: argparse.Namespace) -> int:
 
 
 def _reference_import(args: argparse.Namespace) -> int:
-    from mlxc.reference.folders import read_benchmark, write_folder
+    from mlxc.reference.folders import read_benchmark, read_properties, write_folder
 
     systems, reactions = read_benchmark(args.folder)
+    properties = read_properties(args.folder)
     for name in dict.fromkeys(r.set for r in reactions):
         rows = [r for r in reactions if r.set == name]
         print(f"{name:14s} {len(rows):5d} reactions of {len({i for r in rows for i in r.stoichiometry}):5d} systems")
     if args.out:
-        write_folder(args.out, systems, reactions)
-        print(f"{args.out}: {len(systems)} systems, {len(reactions)} reactions")
+        write_folder(args.out, systems, reactions, properties)
+        print(f"{args.out}: {len(systems)} systems, {len(reactions)} reactions, {len(properties)} properties")
     return 0
 
 

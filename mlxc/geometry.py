@@ -124,6 +124,10 @@ def make_mole(
     without = sorted({symbol for symbol, _ in atoms if not mol._basis.get(symbol)})  # of which PySCF warns only
     if without:
         raise InputError(f"basis {basis!r} has nothing for {', '.join(without)}: name one for them, or a default")
+    if max(mol.nelec) > mol.nao:
+        raise InputError(
+            f"basis {basis!r} has {mol.nao} orbitals for {max(mol.nelec)} electrons of one spin: take a larger one"
+        )
     return mol
 
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyscf
-from pyscf import lib
 from pyscf.data.nist import BOHR
 
 from mlxc import models
@@ -20,6 +19,7 @@ from mlxc.geometry import gradient_method, make_mole
 from mlxc.harmonic import hessian
 from mlxc.properties import polarizability
 from mlxc.version import __version__
+from mlxc.workers import on_threads
 
 try:
     from qcelemental.models.v2 import AtomicInput, AtomicResult
@@ -130,7 +130,7 @@ class MlxcHarness(ProgramHarness):
     def compute(self, input_data: AtomicInput, config: TaskConfig) -> AtomicResult:
         """Raises QCEngine's InputError, ConvergenceError and ResourceError."""
         try:
-            with lib.with_omp_threads(config.ncores):
+            with on_threads(config.ncores):
                 return atomic_result(input_data, config.memory * 1024**3 / 1e6)
         except ConvergenceError as err:
             raise exceptions.ConvergenceError(str(err)) from err

@@ -37,6 +37,12 @@ class ScriptFunctional(Functional):
         super().__init__()
         self.name, self.xctype = name, xctype
         self.script = script
+        #: The file that it is from, so that another process can read it.
+        self.path: Path | None = None
+
+    def __reduce__(self) -> tuple:
+        """Modules of TorchScript cannot be pickled."""
+        return load, (self.path, self.sha256)
 
     def _per_volume(self, mol: Mol) -> torch.Tensor:
         """Energy per volume (G,) from what there is of the protocol's features."""
@@ -158,7 +164,7 @@ def _loaded(name: str | os.PathLike, sha256: str | None) -> tuple[ScriptFunction
     xctype = "MGGA" if "kin" in features else "GGA" if "grad" in features else "LDA"
     functional = ScriptFunctional(script, str(metadata.get("name", path.stem)), xctype)
     functional.disp = f"d3bj:{d3}" if d3 else None
-    functional.sha256 = extra["sha256"]
+    functional.path, functional.sha256 = path.resolve(), extra["sha256"]
     _check(functional, path)
     return functional, extra | {"name": functional.name, "family": "torchscript", "disp": functional.disp}
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
 from pyscf import lib
+from threadpoolctl import threadpool_limits
 
 from mlxc.errors import InputError, MlxcError
 
@@ -28,11 +29,22 @@ class Work(Protocol):
 W = TypeVar("W", bound=Work)
 
 
+@contextmanager
+def on_threads(number: int | None) -> Iterator[None]:
+    """PySCF, torch and BLAS on so many threads, where they do not share them; None: on those that they have."""
+    before = torch.get_num_threads()
+    with lib.with_omp_threads(number), threadpool_limits(number, user_api="blas"):
+        if number:
+            torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
 def _kept(function: Callable[[W], Any], threads: int | None, task: W) -> Any:
     """function(task) on so many threads; an error of mlxc, which trying again would not change, is a result."""
-    with lib.with_omp_threads(threads):
-        if threads:
-            torch.set_num_threads(threads)
+    with on_threads(threads):
         try:
             return function(task)
         except MlxcError as err:

@@ -8,8 +8,8 @@ import pytest
 
 from mlxc.cli import main
 from mlxc.errors import InputError
-from mlxc.reference.benchmark import Reaction, System, faults, graph_key
-from mlxc.reference.folders import read_benchmark, read_reactions, read_systems, write_folder
+from mlxc.reference.benchmark import Property, Reaction, System, faults, graph_key
+from mlxc.reference.folders import read_benchmark, read_properties, read_reactions, read_systems, write_folder
 from mlxc.reference.gmtkn55 import expanded, read_gmtkn55
 
 BOHR = 0.529177210544
@@ -127,6 +127,32 @@ def test_what_is_wrong_is_said_in_one_line(gmtkn55, capsys, file, old, new, mess
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("reactions.jsonl", ": -1", ": -0.5"),
+        ("systems.jsonl", '"charge": 0', '"charge": 0.5'),
+        ("systems.jsonl", '"multiplicity": 1', '"multiplicity": 1.5'),
+    ],
+)
+def test_parts_of_whole_numbers_are_refused(gmtkn55, tmp_path, capsys, file, old, new):
+    out = tmp_path / "json"
+    write_folder(out, *read_gmtkn55(gmtkn55))
+    text = (out / file).read_text()
+    assert old in text
+    (out / file).write_text(text.replace(old, new, 1))
+    assert main(["reference", "import", str(out)]) == 2
+    assert "is not a whole number" in capsys.readouterr().err
+
+
+def test_properties_come_with_what_is_imported(gmtkn55, tmp_path):
+    out, again = tmp_path / "json", tmp_path / "again"
+    systems, reactions = read_gmtkn55(gmtkn55)
+    write_folder(out, systems, reactions, [Property("dipoles", next(iter(systems)), "dipole_norm", 1.5, "debye")])
+    assert main(["reference", "import", str(out), "--out", str(again)]) == 0
+    assert [p.value for p in read_properties(again)] == [1.5]
 
 
 def test_derived_columns_are_worked_out(gmtkn55, tmp_path, capsys):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,22 @@ def recipe(tmp_path):
     path = tmp_path / "hydrogen.toml"
     path.write_text(RECIPE)
     return path
+
+
+def test_what_another_process_has_finished_is_not_built_again(recipe, tmp_path, in_turn, monkeypatch):
+    real, out = builder.sole_use, tmp_path / "out.h5"
+
+    @contextmanager
+    def late(folder):
+        monkeypatch.setattr(builder, "sole_use", real)
+        build(read_recipe(recipe), out)
+        in_turn.clear()
+        with real(folder):
+            yield
+
+    monkeypatch.setattr(builder, "sole_use", late)
+    assert len(build(read_recipe(recipe), out)) == 9
+    assert in_turn == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import mlxc
 from mlxc import models
 from mlxc.cli import main
-from mlxc.errors import InputError, run_by_pyscf
+from mlxc.errors import ConvergenceError, InputError, run_by_pyscf
 from mlxc.excited import Excitations
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.neural import NeuralMetaGGA
@@ -93,6 +93,21 @@ def test_unconverged_scf_has_status_3_and_says_so(water, tmp_path, capsys):
     assert main(["run", str(water), "--xc", "pbe", "--basis", "sto-3g", "--max-cycle", "1", "--json", str(out)]) == 3
     assert json.loads(out.read_text())["converged"] is False
     assert "NOT converge" in capsys.readouterr().out
+
+
+def test_what_stops_on_the_way_is_in_the_json_too(tmp_path, capsys, monkeypatch):
+    def stop(*args):
+        raise ConvergenceError("the third geometry did not converge")
+
+    monkeypatch.setattr("mlxc.run.optimize", stop)
+    path, out = tmp_path / "h2.xyz", tmp_path / "out.json"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    out.write_text('{"converged": true}')
+    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
+    assert main([*arguments, "--task", "optimize"]) == 3
+    found = json.loads(out.read_text())
+    assert found == {"converged": False, "reason": "the third geometry did not converge"}
+    assert found["reason"] in capsys.readouterr().err
 
 
 def test_second_order_solver_is_announced(water, capsys):

@@ -47,6 +47,10 @@ def test_excitations_refuse_what_they_cannot_do():
     mol = gto.M(atom="O 0 0 0; H 0 0 0.97", basis="sto-3g", spin=1, verbose=0)
     with pytest.raises(InputError, match="kernel"):
         mlxc.excitations(mlxc.KS(mol))
+    with pytest.raises(InputError, match="not GKS"):
+        mlxc.excitations(mol.GKS(xc="pbe"))
+    with pytest.raises(InputError, match="larger one"):
+        mlxc.excitations(mlxc.KS(gto.M(atom="He 0 0 0", basis="sto-3g", verbose=0), "pbe").run())
     for xc in ("t-lmf", "mlxc-mgga1"):
         with pytest.raises(InputError, match="to_uks"):
             mlxc.excitations(mlxc.attach(mol.ROKS(), xc))

@@ -9,8 +9,9 @@ from pyscf import gto
 from mlxc import models, plots
 from mlxc.cli import main
 from mlxc.constraints.subject import LEVEL, Subject
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.plots import charge, density, dissociation, plane, saved, section
+from mlxc.reference import Reference, methods, write
 
 WATER = "3\n\nO 0 0 0\nH 0 0.757 0.587\nH 0 -0.757 0.587\n"
 
@@ -139,6 +140,29 @@ def test_densities_of_degenerate_states_are_averaged():
     assert np.trapezoid(curves[0], density.RADII) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("atoms", ["B 0 0 0", "O 0 0 0; H 0 0 0.97"])
+def test_a_hole_in_another_direction_is_no_error(atoms, tmp_path):
+    """A functional against its own density, turned."""
+    mol = gto.M(atom=atoms, basis="6-31g", spin=1, verbose=0)
+    mf = Subject("pbe").solve(mol)
+    labels = mol.ao_labels()
+    turned = [labels.index(s.replace("px", "p?").replace("py", "px").replace("p?", "py")) for s in labels]
+    x, y = (labels.index(next(s for s in labels if f"2p{k}" in s)) for k in "xy")
+    dm1 = mf.make_rdm1()
+    occupied = abs(dm1[0, x, x] - dm1[0, y, y]) > 0.1 or abs(dm1[1, x, x] - dm1[1, y, y]) > 0.1
+    dm1 = dm1[:, turned][:, :, turned] if occupied else dm1
+    _, dipole, natural = methods.properties(mol, dm1)
+    file = tmp_path / "turned.h5"
+    it = Reference(
+        "it", tuple(mol.elements), mol.atom_coords(), 0, 1, mol._basis, "pbe",
+        dm1=dm1, dipole=dipole, natural_occupations=natural, energies={"total": mf.e_tot, "best": mf.e_tot},
+    )  # fmt: skip
+    write(file, [it], "turned")
+    found = row(density.compute("it", ["pbe"], str(file)), "pbe")
+    assert occupied
+    assert found["misplaced_electrons"] < 2e-3
+
+
 def test_energies_between_whole_numbers():
     content = charge.compute("H", ["pbe", "hf"], "def2-svp", points=2)
     assert content["number"] == [0, 0.5, 1, 1.5, 2]
@@ -264,6 +288,18 @@ def test_damaged_files(text, tmp_path, refused):
     path.write_text(text)
     assert "damaged.json" in refused("plot", path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"objective,W4-17\n1.0,much\n", b"\xff\xfe"])
+def test_damaged_logs(content, tmp_path, refused):
+    (tmp_path / "log.csv").write_bytes(content)
+    assert "does not hold a run" in refused("plot", tmp_path)
+
+
+def test_full_ci_that_does_not_converge_is_no_curve(monkeypatch):
+    monkeypatch.setattr(dissociation.fci.direct_spin1_symm.FCISolver, "max_cycle", 1)
+    with pytest.raises(ConvergenceError, match="full CI"):
+        dissociation.exact("He2+", "6-31g", [1.0])
 
 
 def test_unwritable_folder(tmp_path, refused):

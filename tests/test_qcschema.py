@@ -7,6 +7,7 @@ import numpy as np
 import pyscf
 import pytest
 import qcengine
+import torch
 from pyscf import gto
 from qcelemental.models import v1, v2
 
@@ -140,14 +141,14 @@ def test_cores_and_memory_are_those_of_the_task(monkeypatch):
     seen = []
 
     def look(mf):
-        seen.append((lib.num_threads(), mf.max_memory, mf.mol.max_memory))
+        seen.append((lib.num_threads(), torch.get_num_threads(), mf.max_memory, mf.mol.max_memory))
         raise InputError("enough")
 
     monkeypatch.setattr("mlxc.qcschema.solve", look)
-    before = lib.num_threads()
+    before = lib.num_threads(), torch.get_num_threads()
     qcengine.compute(asked(method="pbe"), "mlxc", task_config={"ncores": 2, "memory": 0.5})
-    assert seen == [(2, pytest.approx(536.87, abs=0.01), pytest.approx(536.87, abs=0.01))]
-    assert lib.num_threads() == before
+    assert seen == [(2, 2, pytest.approx(536.87, abs=0.01), pytest.approx(536.87, abs=0.01))]
+    assert (lib.num_threads(), torch.get_num_threads()) == before
 
 
 def test_without_qcengine_the_error_says_what_to_install(monkeypatch):

@@ -243,6 +243,9 @@ def test_half_an_electron_has_half_the_energy():
         (lambda r: {"dipole": r.dipole + 1e-4}, "dipole"),
         (lambda r: {"energies": {**r.energies, "coulomb": 0.0}}, "coulomb is 0.0"),
         (lambda r: {"energies": {**r.energies, "total": 0.0}}, "total is 0.0"),
+        (lambda r: {"energies": {"best": r.energies["best"]}}, "total is nan"),
+        (lambda r: {"dipole": r.dipole * np.nan}, "dipole"),
+        (lambda r: {"natural_occupations": r.natural_occupations * np.nan}, "not those of its density"),
         (lambda r: {"dm1": 1.01 * r.dm1}, "outside 0 ... 2"),
         (lambda r: {"natural_occupations": 0 * r.natural_occupations}, "not those of its density"),
         (lambda r: {"dm1": None}, "no density although"),
@@ -261,6 +264,8 @@ def test_frozen_cores_leave_something():
     frozen = methods.solve(lithium, "FCI", True)
     assert frozen.energies.keys() == {"HF"}
     assert np.allclose(frozen.dm1.sum(0), scf.RHF(lithium).run().make_rdm1(), atol=1e-6)
+    with pytest.raises(InputError, match="at most 63 orbitals"):
+        methods.check_possible(gto.M(atom="Li", spin=1, basis="aug-cc-pvqz", verbose=0), "FCI", False)
     with pytest.raises(InputError, match="do not fill 1 frozen"):
         methods.solve(gto.M(atom="Li", charge=2, spin=1, basis="6-31g", verbose=0), "CCSD", True)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -60,6 +61,12 @@ def test_forces_and_excitations_come_back(pair, mole):
         mf.kernel()
         results.append([mf.e_tot, *mf.nuc_grad_method().kernel()[:, 2], *mf.TDA().run(nstates=1).e])
     np.testing.assert_allclose(results[0], results[1], atol=1e-9)
+
+
+def test_another_process_reads_the_file(pair):
+    functional = pair[1]
+    again = pickle.loads(pickle.dumps(functional))
+    assert (again.name, again.sha256, again.xctype) == (functional.name, functional.sha256, functional.xctype)
 
 
 def test_energy_density_of_features(pair, mole):

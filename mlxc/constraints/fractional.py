@@ -44,9 +44,8 @@ def _species(name: str, atoms: str, up: int, down: int) -> System:
 
 def _with_half(name: str, atoms: str, neutral: tuple[int, int], ion: tuple[int, int]) -> tuple:
     """A molecule, its cation (None without electrons) and the occupations of both spins halfway between."""
-    whole = _species(name, atoms, *neutral)
-    up, down = (tuple([1.0] * n + [0.5] * (m - n)) for n, m in zip(ion, neutral, strict=True))
-    return whole, _species(name, atoms, *ion) if sum(ion) else None, (up, down)
+    cation = _species(name, atoms, *ion) if sum(ion) else None
+    return _species(name, atoms, *neutral), cation, occupations_between(ion, neutral, 0.5)
 
 
 def occupations_between(fewer: tuple[int, int], more: tuple[int, int], share: float) -> Occupations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from mlxc.constraints.fractional import (
     occupations_between,
 )
 from mlxc.constraints.subject import Subject
+from mlxc.geometry import parse_atoms
 from mlxc.reference.benchmark import Reaction, System, make_system
 from mlxc.units import KCAL
 
@@ -89,9 +91,10 @@ def _jump(subject: Subject, quick: bool) -> Finding:
     return worst(cases)
 
 
-def _far_apart(symbols: list[str], coords: list[tuple[float, float, float]]) -> list[System]:
+def _far_apart(atoms: Iterable) -> list[System]:
     """X, X+ and two X with one charge, FAR apart."""
-    twice = coords + [(x + FAR, y, z) for x, y, z in coords]
+    symbols, coords = zip(*atoms, strict=True)
+    twice = [*coords, *((x + FAR, y, z) for x, y, z in coords)]
     return [
         make_system("X", 0, 1, symbols, coords),
         make_system("X+", 1, 2, symbols, coords),
@@ -101,12 +104,9 @@ def _far_apart(symbols: list[str], coords: list[tuple[float, float, float]]) -> 
 
 def _delocalised(subject: Subject, quick: bool) -> Finding:
     cases = {}
-    pairs = {"He2+": (["He"], [(0.0, 0.0, 0.0)])}
-    if not quick:
-        water = [(0.0, 0.0, 0.0), (0.0, 0.757, 0.587), (0.0, -0.757, 0.587)]
-        pairs["(H2O)2+"] = (["O", "H", "H"], water)
-    for name, (symbols, coords) in pairs.items():
-        one, cation, pair = (subject.energy(s, BASIS, symmetry=True) for s in _far_apart(symbols, coords))
+    pairs = {"He2+": "He 0 0 0"} | ({} if quick else {"(H2O)2+": MOLECULES["H2O"]})
+    for name, atoms in pairs.items():
+        one, cation, pair = (subject.energy(s, BASIS, symmetry=True) for s in _far_apart(parse_atoms(atoms)))
         cases[name] = (pair - one - cation) * KCAL
     return worst(cases)
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mlxc.constraints.condition import Condition, Finding, exchange_apart, worst
+from mlxc.constraints.fractional import MOLECULES
 from mlxc.constraints.points import features_of_points, search
 from mlxc.constraints.subject import Subject
 from mlxc.features import Features
@@ -14,7 +15,7 @@ from mlxc.reference.benchmark import make_system
 from mlxc.units import KCAL
 
 #: Closed shells, restricted and unrestricted.
-CLOSED = {"H2O": ("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587"), "LiH": "Li 0 0 0; H 0 0 1.5957", "Be": "Be 0 0 0"}
+CLOSED = {"H2O": MOLECULES["H2O"], "LiH": "Li 0 0 0; H 0 0 1.5957", "Be": "Be 0 0 0"}
 
 
 def swapped(x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlxc.errors import UNREADABLE, InputError
+from mlxc.errors import UNREADABLE, InputError, MlxcError
 
 
 def drawings() -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -29,7 +29,13 @@ def plot(path: Path, out: Path | None = None) -> list[Path]:
 
     with figures.style():
         if path.is_dir():
-            return figures.write(model.draw(path), out or path)
+            try:
+                drawn = model.draw(path)
+            except MlxcError:
+                raise
+            except UNREADABLE as err:
+                raise InputError(f"{path} does not hold a run or a model as mlxc writes them ({err!r})") from err
+            return figures.write(drawn, out or path)
         return figures.write(_from_file(path), out or path.parent)
 
 

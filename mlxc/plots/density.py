@@ -10,13 +10,14 @@ import numpy as np
 from pyscf import gto
 from pyscf.data.nist import BOHR
 from pyscf.dft.gen_grid import Grids, MakeAngularGrid
+from scipy.integrate import trapezoid
 from scipy.spatial.transform import Rotation
 
 from mlxc.errors import InputError
 from mlxc.ongrid import BLOCK, spin_densities
 from mlxc.plots import figures
 from mlxc.plots.saved import field, header, solved, subjects
-from mlxc.plots.section import extent, mark_atoms, plane_of
+from mlxc.plots.section import Plane, extent, mark_atoms, plane_of
 from mlxc.reference import shipped, store
 from mlxc.reference.schema import Reference
 
@@ -77,11 +78,17 @@ def turned(mol: gto.Mole, dm: np.ndarray, coords: np.ndarray, axis: np.ndarray) 
     return np.mean([density_at(mol, dm, p) for p in points], axis=0)
 
 
+def _averaged(mol: gto.Mole, dm: np.ndarray, coords: np.ndarray, plane: Plane) -> np.ndarray:
+    """Density of a molecule, of a linear one `turned`."""
+    return turned(mol, dm, coords, plane.axes[0]) if plane.rank == 1 else density_at(mol, dm, coords)
+
+
 def compute(name: str, xcs: list[str], data: str | None = None, atoms: Sequence[int] | None = None) -> dict[str, Any]:
     """Density differences of all functionals for a reference, self-consistent in the basis of the reference.
 
-    `misplaced_electrons` is half the integral of |n - n_ref|, `electrons_difference` that of n - n_ref.  Raises
-    InputError and its kin for what cannot be done; a calculation that does not converge has no fields.
+    `misplaced_electrons` is half the integral of |n - n_ref|, averaged over what a degenerate level leaves open (all
+    directions round an atom, rotations about the axis of a linear molecule), `electrons_difference` the integral of
+    n - n_ref.  Raises InputError and its kin for what cannot be done; calculations that do not converge have no fields.
     """
     reference = find(name, data)
     mol = reference.mole()
@@ -97,16 +104,15 @@ def compute(name: str, xcs: list[str], data: str | None = None, atoms: Sequence[
             dms = spin_densities(mf)
             change = dms.sum(0) * (2 // len(dms)) - of_reference
             if mol.natm == 1:
-                row["radial_difference"] = field(radial(mol, change))
+                shells = radial(mol, change)
+                row["radial_difference"] = field(shells)
+                misplaced = trapezoid(abs(shells), RADII) / 2
             else:
-                points = plane.points()
-                found = (
-                    turned(mol, change, points, plane.axes[0]) if plane.rank == 1 else density_at(mol, change, points)
-                )
-                row["difference"] = field(found.reshape(len(plane.v), len(plane.u)))
-            on_grid = density_at(mol, change, grid.coords) * grid.weights
-            row |= {"energy_hartree": float(mf.e_tot), "misplaced_electrons": float(abs(on_grid).sum() / 2),
-                    "electrons_difference": float(on_grid.sum())}  # fmt: skip
+                row["difference"] = field(_averaged(mol, change, plane.points(), plane).reshape(len(plane.v), -1))
+                misplaced = abs(_averaged(mol, change, grid.coords, plane)) @ grid.weights / 2
+            electrons = density_at(mol, change, grid.coords) @ grid.weights
+            row |= {"energy_hartree": float(mf.e_tot), "misplaced_electrons": float(misplaced),
+                    "electrons_difference": float(electrons)}  # fmt: skip
         rows.append(row)
     level = {"name": reference.name, "method": reference.method, "nao": int(mol.nao), "frozen": int(reference.frozen),
              "provenance": reference.provenance}  # fmt: skip

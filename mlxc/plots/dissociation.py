@@ -15,12 +15,13 @@ from pyscf import fci, gto, scf
 from pyscf.data.nist import BOHR
 from scipy.interpolate import PchipInterpolator
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import CLOSEST, make_mole
 from mlxc.plots import figures
 from mlxc.plots.saved import energy, header, listed, subjects
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import System, make_system
+from mlxc.reference.methods import FCI_ORBITALS
 from mlxc.units import KCAL
 
 
@@ -62,21 +63,25 @@ N2_SPECTRA = {
     0.9: -119.3, 1: -208.2, 1.0977: -228.3, 1.2: -214.7, 1.3: -186.3, 1.5: -120.5, 1.7: -66.8,
     2: -22.9, 2.5: -3.9, 3: -0.9, 4: -0.1,
 }  # fmt: skip
-#: PySCF's full CI takes so many orbitals.
-FCI_MAX = 63
 
 
 def _full_ci(mol: gto.Mole) -> float:
     """Full CI energy, Eh, of the symmetry of the Hartree-Fock state where `mol` has symmetry, which makes it fast.
 
-    Raises InputError where there are too many orbitals.
+    Raises InputError where there are too many orbitals, ConvergenceError.
     """
-    if mol.nao > FCI_MAX:
+    if mol.nao > FCI_ORBITALS:
         raise InputError(
-            f"full CI of He2+ takes at most {FCI_MAX} basis functions, not {mol.nao}: choose a smaller basis"
+            f"full CI of He2+ takes at most {FCI_ORBITALS} basis functions, not {mol.nao}: choose a smaller basis"
         )
     mf = (scf.UHF if mol.nelectron == 1 else scf.ROHF)(mol).run()
-    return float(mf.e_tot if mol.nelectron == 1 else fci.FCI(mf).kernel()[0])
+    energy, done = mf.e_tot, mf.converged
+    if mol.nelectron > 1:
+        solver = fci.FCI(mf)
+        energy, done = solver.kernel()[0], np.all(solver.converged)
+    if not done:
+        raise ConvergenceError("full CI of He2+ did not converge: choose other distances or another basis")
+    return float(energy)
 
 
 def exact(name: str, basis: str, along: Sequence[float]) -> list[dict[str, Any]]:

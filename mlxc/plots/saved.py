@@ -50,8 +50,14 @@ def subjects(xcs: list[str]) -> list[tuple[Subject, dict[str, Any]]]:
 
 def solved(subject: Subject, mol: Any) -> Any:
     """A converged calculation, or None.  Raises InputError for a functional that PySCF cannot run."""
-    with run_by_pyscf(subject.name, subject.ours):
-        mf = subject.solve(mol)
+    try:
+        with run_by_pyscf(subject.name, subject.ours):
+            mf = subject.solve(mol)
+    except MlxcError:
+        raise
+    except BREAKS as err:
+        print(f"  {subject.name:16s} {err!r}", flush=True)
+        return None
     print(f"  {subject.name:16s} {mf.e_tot:16.8f} Eh{'' if mf.converged else '  NOT converged'}", flush=True)
     return mf if mf.converged else None
 

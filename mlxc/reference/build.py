@@ -192,27 +192,30 @@ def build(
     unknown = set(again) - {t.name for t in recipe.tasks}
     if unknown:
         raise InputError(f"the recipe has no system {', '.join(sorted(unknown))}")
-    done = {k: r for k, r in finished(recipe, out).items() if k not in again}
-    tasks = sorted((t for t in recipe.tasks if t.name not in done), key=lambda t: t.cost, reverse=True)
-    faults = [f"{t.name}: {fault}" for t in tasks if (fault := t.fault())]
+
+    def state() -> tuple[dict[str, Reference], list[Task]]:
+        done = {k: r for k, r in finished(recipe, out).items() if k not in again}
+        return done, sorted((t for t in recipe.tasks if t.name not in done), key=lambda t: t.cost, reverse=True)
+
+    faults = [f"{t.name}: {fault}" for t in state()[1] if (fault := t.fault())]
     if faults:
         raise InputError(f"{len(faults)} systems cannot be computed, none was started: {'; '.join(faults)}")
-    if tasks:
+    with sole_use(parts_of(out)):
+        done, tasks = state()  # another process may have been at work until now
         errors = []
         work = partial(_packed, max_memory=max_memory)
-        with sole_use(parts_of(out)):
-            for task, content in results(work, tasks, jobs, scheduler, len(done)):
-                if isinstance(content, bytes):
-                    write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
-                    done |= store.unpacked(content, task.name)[0]
-                else:
-                    errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
+        for task, content in results(work, tasks, jobs, scheduler, len(done)) if tasks else ():
+            if isinstance(content, bytes):
+                write_atomic(parts_of(out) / f"{task.hash[:16]}.h5", content)
+                done |= store.unpacked(content, task.name)[0]
+            else:
+                errors.append(f"{task.name}: {content if isinstance(content, MlxcError) else repr(content)}")
         if errors:
             raise InputError(
                 f"{len(errors)} systems failed, so that {out} is not written: {'; '.join(errors)}. "
                 f"The others wait in {parts_of(out)}: change the recipe, or the machine, and start again"
             )
-    ordered = {t.name: done[t.name] for t in recipe.tasks}
-    store.write(out, ordered.values(), recipe.description)
-    shutil.rmtree(parts_of(out), ignore_errors=True)
+        ordered = {t.name: done[t.name] for t in recipe.tasks}
+        store.write(out, ordered.values(), recipe.description)
+        shutil.rmtree(parts_of(out), ignore_errors=True)
     return ordered

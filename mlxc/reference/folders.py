@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mlxc.errors import UNREADABLE, InputError
 from mlxc.files import make_folder, write_atomic
@@ -46,16 +46,23 @@ def _texts(row: dict, *keys: str) -> list[str]:
     return values
 
 
+def _whole(value: Any) -> int:
+    """A whole number.  ValueError for any other."""
+    if int(value) != value:
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
 def _system(row: dict) -> System:
     (name,) = _texts(row, "id")
     if not all(isinstance(s, str) for s in row["symbols"]):
         raise TypeError("symbols have to be texts")
     coords = [(float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"]]
-    return make_system(name, int(row["charge"]), int(row["multiplicity"]), row["symbols"], coords)
+    return make_system(name, _whole(row["charge"]), _whole(row["multiplicity"]), row["symbols"], coords)
 
 
 def _reaction(row: dict) -> Reaction:
-    stoichiometry = {str(k): int(c) for k, c in row["stoichiometry"].items()}
+    stoichiometry = {str(k): _whole(c) for k, c in row["stoichiometry"].items()}
     seen = bool(row.get("seen_in_training", False))
     of, name, role = _texts(row, "set", "name", "role")
     return Reaction(of, name, stoichiometry, float(row["ref_kcal"]), role, seen)
@@ -102,8 +109,10 @@ def read_benchmark(folder: Path) -> tuple[dict[str, System], list[Reaction]]:
     return systems, reactions
 
 
-def write_folder(folder: Path, systems: dict[str, System], reactions: list[Reaction]) -> None:
-    """Write both files of a benchmark folder; each appears complete, `reactions.jsonl` last.  Raises InputError."""
+def write_folder(
+    folder: Path, systems: dict[str, System], reactions: list[Reaction], properties: Iterable[Property] = ()
+) -> None:
+    """Write the files of a benchmark folder; each appears complete, `reactions.jsonl` last.  Raises InputError."""
     make_folder(folder)
     lines = []
     for s in systems.values():
@@ -111,4 +120,6 @@ def write_folder(folder: Path, systems: dict[str, System], reactions: list[React
         del row["coords"]
         lines.append(json.dumps(row))
     write_atomic(folder / "systems.jsonl", "".join(f"{line}\n" for line in lines))
+    if properties:
+        write_atomic(folder / "properties.jsonl", "".join(f"{json.dumps(vars(p))}\n" for p in properties))
     write_atomic(folder / "reactions.jsonl", "".join(f"{json.dumps(vars(r))}\n" for r in reactions))

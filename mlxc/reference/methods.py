@@ -25,6 +25,8 @@ NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 CONTAMINATION = 0.1
 #: Determinants beyond which full CI is refused.
 DETERMINANTS = 20_000_000
+#: PySCF numbers strings of orbitals with 64 bits.
+FCI_ORBITALS = 63
 
 
 def solve(mol: gto.Mole, method: str, frozen_core: bool, density: bool = True) -> Solution:
@@ -60,6 +62,10 @@ def check_possible(mol: gto.Mole, method: str, frozen_core: bool) -> int:
     if method == "FCI" and mol.nelectron > 2:
         orbitals, electrons = mol.nao - core, tuple(n - core for n in mol.nelec)
         size = np.prod([fci.cistring.num_strings(orbitals, n) for n in electrons], dtype=float)
+        if orbitals > FCI_ORBITALS:
+            raise InputError(
+                f"full CI takes at most {FCI_ORBITALS} orbitals, not {orbitals}: take CCSD(T) or a smaller basis"
+            )
         if size > DETERMINANTS:
             raise InputError(
                 f"full CI of {electrons} electrons in {orbitals} orbitals has {size:.1e} determinants, and "

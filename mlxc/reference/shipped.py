@@ -3,7 +3,8 @@
     python -m mlxc.reference.shipped data     # writes data/manifest.json anew from data/*.h5 and data/recipes/*.toml
 
 `manifest.json` says of every file its SHA-256, the recipe that it was built from and that one's SHA-256, and what it
-holds.  The folder is `data/` beside the package in a source tree, `share/mlxc` of the environment once installed.
+holds.  The folder is `data/` beside the package in a source tree; once installed it is `share/mlxc` of the environment
+or, where pip has installed for one user, of that user.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ from mlxc.reference.recipe import read_recipe
 from mlxc.reference.schema import Reference
 
 _SOURCE = Path(__file__).parents[2] / "data"
-_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "mlxc"
+_INSTALLED, _USERS = (
+    Path(sysconfig.get_path("data", scheme)) / "share" / "mlxc"
+    for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+)
 
 
 def folder() -> Path:
     """Where the files are.  Raises ReferenceFileError where there are none."""
-    for place in (_SOURCE, _INSTALLED):
+    for place in (_SOURCE, _INSTALLED, _USERS):
         if (place / "manifest.json").is_file() and (place / "recipes").is_dir():
             return place
-    raise ReferenceFileError(f"the reference data are neither in {_SOURCE} nor in {_INSTALLED}: install mlxc again")
+    raise ReferenceFileError(
+        f"the reference data are neither in {_SOURCE} nor in {_INSTALLED} or {_USERS}: install mlxc again"
+    )
 
 
 def manifest() -> dict[str, dict[str, Any]]:
