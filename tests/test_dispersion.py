@@ -17,9 +17,9 @@ def mol():
 
 
 def test_dispersion_is_added_to_energy_and_gradient(mol):
-    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh4", "mlxc-lh4-d4"))
+    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh5", "mlxc-lh5-d4"))
     found = dftd4.DFTD4Dispersion(mol, xc="pbe0", atm=True).get_dispersion(grad=True)
-    assert str(mf.xc) == "mlxc-lh4-d4"
+    assert str(mf.xc) == "mlxc-lh5-d4"
     assert found["energy"] < -1e-5
     assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-9)
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
@@ -29,7 +29,7 @@ def test_dispersion_is_added_to_energy_and_gradient(mol):
 def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over(mol):
     mf = mlxc.KS(mol)
     assert mf.disp == "d4:pbe0"
-    assert mlxc.attach(mf, "mlxc-lh4").disp is None
+    assert mlxc.attach(mf, "mlxc-lh5").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
     assert mlxc.attach(mf, "mlxc-mgga1").disp == "d4:pbe"
 
@@ -50,12 +50,12 @@ def test_functionals_have_the_parameters_of_their_own_names(mol, functional):
 
 
 def test_dispersion_can_be_taken_away(mol):
-    expected = mlxc.KS(mol, "mlxc-lh4").run().e_tot
-    assert mlxc.KS(mol, "mlxc-lh4-d4").set(disp=None).run().e_tot == pytest.approx(expected, abs=1e-8)
+    expected = mlxc.KS(mol, "mlxc-lh5").run().e_tot
+    assert mlxc.KS(mol, "mlxc-lh5-d4").set(disp=None).run().e_tot == pytest.approx(expected, abs=1e-8)
 
 
 def test_results_with_and_without_dispersion_are_kept_apart():
-    assert identity_of("mlxc-lh4") != identity_of("mlxc-lh4-d4") == identity_of("default")
+    assert identity_of("mlxc-lh5") != identity_of("mlxc-lh5-d4") == identity_of("default")
 
 
 def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol, monkeypatch):
@@ -63,4 +63,4 @@ def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol
         mlxc.KS(mol, "mlxc-mgga1-d4")
     monkeypatch.setattr("mlxc.dispersion.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pyscf-dispersion"):
-        mlxc.KS(mol, "mlxc-lh4-d4")
+        mlxc.KS(mol, "mlxc-lh5-d4")

@@ -558,7 +558,7 @@ def test_penalties_find_who_violates_them(name, monkeypatch):
     assert bad > 0.02
 
 
-@pytest.mark.parametrize("hybrid", ["t-lmf", "mlxc-lh4"])
+@pytest.mark.parametrize("hybrid", ["t-lmf", "mlxc-lh5"])
 def test_the_potential_tail_is_that_of_the_operator(hybrid):
     """c of -c / r against matrix elements of V_xc between the orbital of He and a narrow function far out."""
     from pyscf import gto
