@@ -173,14 +173,18 @@ def parted(mf: Any) -> np.ndarray:
 def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
     """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
 
-    With `broken_symmetry` a restricted solution may become an unrestricted one; of a stable singlet this is tried from
-    `parted` orbitals.  Where the analysis breaks off, as PySCF's does for functionals without second derivatives, the
+    With `broken_symmetry` a restricted solution may become an unrestricted one; of a singlet whose instabilities, if there
+    are any, lead to nothing lower this is tried from the density of `parted` orbitals.  Where the analysis breaks off, as PySCF's does for functionals without second derivatives, the
     solution stays as it is.
     """
     try:
         return _followed(solution, broken_symmetry)
     except BREAKS as err:
         return replace(solution, broken=" ".join(str(err).split()) or type(err).__name__)
+
+
+def _from_density(mf: Any) -> Any:
+    return converge(mf, mf.make_rdm1())
 
 
 def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
@@ -190,23 +194,26 @@ def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
         inside, outside, stable, stable_outside = mf.stability(
             external=restricted and broken_symmetry, return_status=True
         )
-        stays = stable and stable_outside is not False
-        if stays and not (restricted and broken_symmetry and mf.mol.spin == 0):
-            return Solution(mf, rung, attempts, stable=True)
-        if stable:
-            step, lower, orbitals = "broken symmetry", mf.to_uks(), parted(mf) if stays else outside
+        ways = [] if stable else [("stability", mf.copy(), inside, mf.mo_occ, second_order)]
+        if restricted and broken_symmetry:
             occupations = np.array([mf.mo_occ > 0, mf.mo_occ > 1], dtype=float)
-        else:
-            step, lower, orbitals, occupations = "stability", mf.copy(), inside, mf.mo_occ
-        lower.mo_coeff, lower.mo_occ = orbitals, occupations
-        lower.callback = cycles = Cycles()
-        found = second_order(lower)
-        attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
-        down = found.converged and found.e_tot <= mf.e_tot
-        alike = found.converged and abs(found.e_tot - mf.e_tot) < SAME  # a rotation of an atom that the grid resists
-        if alike or (stays and not down):
-            return Solution(mf, rung, attempts, stable=True)
-        if not down:
-            break
-        mf, rung = found, step
+            if stable_outside is False:
+                ways.append(("broken symmetry", mf.to_uks(), outside, occupations, second_order))
+            if mf.mol.spin == 0:  # far from any solution, where the second-order solver can climb
+                ways.append(("broken symmetry", mf.to_uks(), parted(mf), occupations, _from_density))
+        settled_in = stable and stable_outside is not False
+        lower = None
+        for step, other, orbitals, occupations, solve in ways:
+            other.mo_coeff, other.mo_occ = orbitals, occupations
+            other.callback = cycles = Cycles()
+            found = solve(other)
+            attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
+            alike = found.converged and abs(found.e_tot - mf.e_tot) < SAME
+            settled_in |= alike  # a rotation of an atom that the grid resists
+            if found.converged and found.e_tot <= mf.e_tot and not alike:
+                lower = found, step
+                break
+        if lower is None:
+            return Solution(mf, rung, attempts, stable=settled_in)
+        mf, rung = lower
     return Solution(mf, rung, attempts, stable=False)
