@@ -173,9 +173,9 @@ def parted(mf: Any) -> np.ndarray:
 def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
     """The converged solution, or a lower one that its instabilities lead to; examined again until it is stable.
 
-    With `broken_symmetry` a restricted solution may become an unrestricted one; of a singlet whose instabilities, if there
-    are any, lead to nothing lower this is tried from the density of `parted` orbitals.  Where the analysis breaks off, as PySCF's does for functionals without second derivatives, the
-    solution stays as it is.
+    With `broken_symmetry` a restricted solution may become an unrestricted one; of a singlet whose instabilities, if
+    there are any, lead to nothing lower this is tried from the density of `parted` orbitals.  Where the analysis breaks
+    off, as PySCF's does for functionals without second derivatives, the solution stays as it is.
     """
     try:
         return _followed(solution, broken_symmetry)
