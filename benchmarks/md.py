@@ -56,9 +56,10 @@ def run(path: Path, folder: Path, steps: int, settings: dict[str, Any]) -> dict[
     if frames and Trajectory(file).description != settings:
         raise InputError(f"{file} has other settings, {Trajectory(file).description}: choose another folder")
     atoms = started(path, settings)
-    if frames and list(frames[0].symbols) != list(atoms.symbols):
-        raise InputError(f"{file} is of {frames[0].symbols}, not of {atoms.symbols}: choose another folder")
-    atoms = frames[-1].copy() if frames else atoms
+    if frames:
+        if list(frames[0].symbols) != list(atoms.symbols):
+            raise InputError(f"{file} is of {frames[0].symbols}, not of {atoms.symbols}: choose another folder")
+        atoms = frames[-1].copy()
     chosen = ("xc", "basis", "charge", "spin", "grid_level", "conv_tol")
     atoms.calc = MLXC(**{k: settings[k] for k in chosen})
     dynamics = VelocityVerlet(atoms, timestep=settings["timestep"] * units.fs)

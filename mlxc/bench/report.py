@@ -35,7 +35,14 @@ LEGEND = (
 def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
     """Label, cells and mean absolute errors of each line of the table."""
     functionals = report["functionals"]
-    lines = []
+    lines: list[tuple[str, list[str], list[float | None]]] = []
+
+    def line(label: str, cells: list[str], values: list[float | None], rows: list[int | None]) -> None:
+        # Values over fewer rows than others are of the easier ones: they are compared with nothing.
+        lines.append((label, cells, values if len(set(rows)) == 1 else [None] * len(values)))
+
+    def number(label: str, values: list[float | None], rows: list[int | None]) -> None:
+        line(label, ["-" if v is None else f"{v:.3g}" for v in values], values, rows)
 
     def add(label: str, averages: list[dict[str, Any]]) -> None:
         cells = []
@@ -43,8 +50,7 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
             failed = f" [{a['failed']} failed]" if a["failed"] else ""
             cells.append((f"{a['mae']:.3g} ({a['me']:+.3g})" if a["n"] else "-") + failed)
         rows = max(a["n"] + a["failed"] for a in averages)
-        alike = len({a["n"] for a in averages}) == 1  # else those with fewer rows have the easier ones
-        lines.append((f"{label} [{rows}]", cells, [a.get("mae") if alike else None for a in averages]))
+        line(f"{label} [{rows}]", cells, [a.get("mae") for a in averages], [a["n"] for a in averages])
 
     first = functionals[0]["summary"]
     for s, of in first["sets"].items():
@@ -52,19 +58,13 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals])
     weighted = [f["summary"]["gmtkn55"] for f in functionals]
     for name in ("wtmad1", "wtmad2", "wtmad4") if max(w.get("sets", 0) for w in weighted) >= ENOUGH else ():
-        values = [w.get(name) for w in weighted]
-        alike = len({w.get("rows") for w in weighted}) == 1
-        cells = ["-" if v is None else f"{v:.3g}" for v in values]
-        lines.append((f"WTMAD-{name[-1]}, kcal/mol", cells, values if alike else [None] * len(values)))
+        number(f"WTMAD-{name[-1]}, kcal/mol", [w.get(name) for w in weighted], [w.get("rows") for w in weighted])
     for i, p in enumerate(first["properties"]):
         label = f"{p['set']}, {p['unit']}" if p["quantity"] in p["set"] else f"{p['set']}: {p['quantity']}, {p['unit']}"
-        add(label, [f["summary"]["properties"][i] for f in functionals])
+        averages = [f["summary"]["properties"][i] for f in functionals]
+        add(label, averages)
         if p["quantity"] == "dipole_norm":  # as this benchmark is usually quoted
-            averages = [f["summary"]["properties"][i] for f in functionals]
-            values = [a.get("rmse") for a in averages]
-            cells = ["-" if v is None else f"{v:.3g}" for v in values]
-            alike = len({a["n"] for a in averages}) == 1
-            lines.append((f"{p['set']}: RMS, {p['unit']}", cells, values if alike else [None] * len(values)))
+            number(f"{p['set']}: RMS, {p['unit']}", [a.get("rmse") for a in averages], [a["n"] for a in averages])
     return lines
 
 

@@ -42,10 +42,12 @@ def _species(name: str, atoms: str, up: int, down: int) -> System:
     return make_system(f"{name} {up} {down}", nuclei - up - down, up - down + 1, symbols, coords)
 
 
-def _with_half(name: str, atoms: str, neutral: tuple[int, int], ion: tuple[int, int]) -> tuple:
-    """A molecule, its cation (None without electrons) and the occupations of both spins halfway between."""
+def _with_part(
+    name: str, atoms: str, neutral: tuple[int, int], ion: tuple[int, int], share: float = 0.5
+) -> tuple[System, System | None, Occupations]:
+    """A molecule, its cation (None without electrons) and the occupations `share` of the way from this to that."""
     cation = _species(name, atoms, *ion) if sum(ion) else None
-    return _species(name, atoms, *neutral), cation, occupations_between(ion, neutral, 0.5)
+    return _species(name, atoms, *neutral), cation, occupations_between(ion, neutral, share)
 
 
 def occupations_between(fewer: tuple[int, int], more: tuple[int, int], share: float) -> Occupations:
@@ -54,17 +56,17 @@ def occupations_between(fewer: tuple[int, int], more: tuple[int, int], share: fl
     return up, down
 
 
-def atom(symbol: str) -> tuple[System, System | None, Occupations]:
-    """An atom, its cation, which has the ground state of the element before, and the occupations halfway between."""
+def atom(symbol: str, share: float = 0.5) -> tuple[System, System | None, Occupations]:
+    """An atom, its cation, with the ground state of the element before, and occupations `share` of the way from it."""
     states = SECOND_ROW | THIRD_ROW
     before = [(0, 0), *states.values()][list(states).index(symbol)]
-    return _with_half(symbol, f"{symbol} 0 0 0", states[symbol], before)
+    return _with_part(symbol, f"{symbol} 0 0 0", states[symbol], before, share)
 
 
 def molecule(name: str) -> tuple[System, System | None, Occupations]:
     """The same of one of MOLECULES, which loses an electron of the second spin."""
     pairs = sum(charge(symbol) for symbol, _ in parse_atoms(MOLECULES[name])) // 2
-    return _with_half(name, MOLECULES[name], (pairs, pairs), (pairs, pairs - 1))
+    return _with_part(name, MOLECULES[name], (pairs, pairs), (pairs, pairs - 1))
 
 
 def _occupied(system: System, name: str, occupations: Occupations) -> System:

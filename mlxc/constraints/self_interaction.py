@@ -51,13 +51,13 @@ def errors(subject: Subject, systems: dict[str, System], rows: list[Reaction]) -
 
 def _between(subject: Subject, symbol: str) -> Curve:
     """E(N - 1 + x) minus the straight line, kcal/mol."""
-    whole, cation, occupations = atom(symbol)
+    whole, cation, _ = atom(symbol)
     ends = [subject.energy(cation, BASIS) if cation else 0.0, subject.energy(whole, BASIS)]
     x = np.linspace(0, 1, 5)
     y = [0.0]
-    for share in x[1:-1]:
-        up, down = (tuple(float(share) if n == 0.5 else n for n in spin) for spin in occupations)
-        energy = subject.energy(replace(whole, id=f"{symbol} {share}", occupations=(up, down)), BASIS)
+    for share in x[1:-1].tolist():
+        part = replace(whole, id=f"{symbol} {share}", occupations=atom(symbol, share)[2])
+        energy = subject.energy(part, BASIS)
         y.append((energy - (1 - share) * ends[0] - share * ends[1]) * KCAL)
     return Curve(symbol, tuple(x), (*y, 0.0))
 

@@ -25,18 +25,24 @@ def plot(path: Path, out: Path | None = None) -> list[Path]:
     They go to `out`, by default where the folder or the file is.  Raises InputError where matplotlib or anything to
     draw is missing, ModelFileError for a damaged model.
     """
-    from mlxc.plots import figures, model
+    from mlxc.plots import figures
 
     with figures.style():
         if path.is_dir():
-            try:
-                drawn = model.draw(path)
-            except MlxcError:
-                raise
-            except UNREADABLE as err:
-                raise InputError(f"{path} does not hold a run or a model as mlxc writes them ({err!r})") from err
-            return figures.write(drawn, out or path)
+            return figures.write(_from_folder(path), out or path)
         return figures.write(_from_file(path), out or path.parent)
+
+
+def _from_folder(path: Path) -> dict[str, Any]:
+    """Figures of a run or a model by the names of their files."""
+    from mlxc.plots import model
+
+    try:
+        return model.draw(path)
+    except MlxcError:
+        raise
+    except UNREADABLE as err:
+        raise InputError(f"{path} does not hold a run or a model as mlxc writes them ({err!r})") from err
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pyscf import scf
 from pyscf.data.nist import AU2DEBYE
 
@@ -67,10 +68,8 @@ def faults(reference: Reference) -> list[str]:
     if reference.method == "HF" and pure:
         mean_field = scf.UHF(mol)
         again["total"] = float(mean_field.energy_tot(reference.dm1)), stored.get("total", np.nan)
-    found = [
-        f"{k} is {b:.8f} Eh, its density gives {a:.8f}" for k, (a, b) in again.items() if not abs(a - b) <= TOLERANCE
-    ]
-    if pure and not abs(numbers - mol.nelec).max() <= TOLERANCE:
+    found = [f"{k} is {b:.8f} Eh, its density gives {a:.8f}" for k, (a, b) in again.items() if not _near(a, b)]
+    if pure and not _near(numbers, mol.nelec):
         found.append(f"its density has {numbers[0]:.6f} and {numbers[1]:.6f} electrons of each spin, not {mol.nelec}")
     if not -TOLERANCE <= occupations[-1] <= occupations[0] <= 2 + TOLERANCE:
         found.append(f"natural occupations from {occupations[-1]:.2e} to {occupations[0]:.6f} are outside 0 ... 2")
@@ -81,9 +80,9 @@ def faults(reference: Reference) -> list[str]:
     return found
 
 
-def _near(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether all numbers agree; nan agrees with nothing."""
-    return bool(abs(a - b).max() <= TOLERANCE)
+def _near(a: ArrayLike, b: ArrayLike) -> bool:
+    """Whether numbers, or all of two arrays, agree; nan agrees with nothing."""
+    return bool(np.max(np.abs(np.subtract(a, b))) <= TOLERANCE)
 
 
 def verify(path: Path, progress: Callable[[str], None] = lambda name: None) -> int:
