@@ -5,7 +5,9 @@
 Every functional goes up a series until its SCF takes longer than the limit, or memory does not suffice.  Basis
 def2-TZVP, PySCF's default grid; density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of
 fits of the time per cycle, of the whole SCF, and of the memory on top of what there was before, to a nao^b, over
-molecules with more than five heavy atoms.  The machine has to be idle.  Interrupted runs go on where they were.
+molecules with more than five heavy atoms whose SCF converged.  The machine has to be idle.  Interrupted runs go on
+where they were, with another --xc or --limit as well; a calculation that the system killed, for its memory, ends its
+series, and is in the record as {"ended": ...}.
 """
 
 from __future__ import annotations
@@ -13,17 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
-import pyscf
 import torch
 from pyscf import gto, lib
-from speed import acene, exponents, measure
+from speed import acene, conditions, exponents, measure
 
-from mlxc import models
 from mlxc.files import write_atomic
 
 BASIS = "def2-tzvp"
@@ -59,6 +57,26 @@ SERIES = {
 }
 
 
+#: What exponents are fitted to.
+QUANTITIES = ("cycle_s", "scf_s", "own_mb")
+
+
+def converged(rows: list[dict]) -> list[dict]:
+    """The rows, with the calculations alone that converged."""
+    return [r | {"functionals": {xc: f for xc, f in r["functionals"].items() if f.get("converged")}} for r in rows]
+
+
+def begun(path: Path, settings: dict) -> dict:
+    """The record to go on with: that of `path`, if it is of the same conditions and models, or an empty one."""
+    record = json.loads(path.read_text()) if path.exists() else {}
+    models = record.pop("models", {})
+    record.pop("command", None)
+    alike = all(record.get(k) == v for k, v in settings.items() if k != "models")
+    if not alike or any(models.get(xc, sha) != sha for xc, sha in settings["models"].items()):
+        record, models = {"series": {}, "exponents": {}}, {}
+    return settings | {"models": models | settings["models"]} | {k: record[k] for k in ("series", "exponents")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xc", default="r2scan,pbe0,b3lyp,wb97m-v,default")
@@ -70,21 +88,14 @@ def main() -> None:
     torch.set_num_threads(lib.num_threads())
     out = args.out or Path(f"benchmarks/results/scaling{'-no-fit' if args.no_fit else ''}.json")
     settings = {
-        "command": f"python benchmarks/scaling.py --xc {args.xc} --limit {args.limit:g}"
-        + (" --no-fit" if args.no_fit else ""),
         "settings": f"{BASIS}, PySCF's default grid and max_memory, {'no ' if args.no_fit else ''}density fitting",
-        "threads": lib.num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "pyscf": pyscf.__version__,
-        "torch": torch.__version__,
-        "models": {xc: sha for xc in args.xc.split(",") if (sha := models.sha256(xc))},
+        **conditions(args.xc.split(",")),
     }
-    record = json.loads(out.read_text()) if out.exists() else {}
-    if {k: record.get(k) for k in settings} != settings:
-        record = settings | {"series": {}, "exponents": {}}
+    command = f"python benchmarks/scaling.py --xc {args.xc} --limit {args.limit:g}" + " --no-fit" * args.no_fit
+    record = {"command": command} | begun(out, settings)
     for series in args.series.split(","):
         rows = record["series"].setdefault(series, [])
-        slow = {xc for r in rows for xc, f in r["functionals"].items() if f["scf_s"] > args.limit}
+        slow = {xc for r in rows for xc, f in r["functionals"].items() if f.get("scf_s", math.inf) > args.limit}
         for name, atoms in SERIES[series]:
             mol = gto.M(atom=atoms, basis=BASIS, verbose=0)
             row = next((r for r in rows if r["molecule"] == name), None)
@@ -94,19 +105,23 @@ def main() -> None:
             for xc in args.xc.split(","):
                 if xc in slow or xc in row["functionals"]:
                     continue
-                try:
-                    found = measure(mol, xc, fit=not args.no_fit)
-                except MemoryError:
-                    slow.add(xc)
-                    continue
-                row["functionals"][xc] = found
-                print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
-                if found["scf_s"] > args.limit:
-                    slow.add(xc)
                 if row not in rows:
                     rows.append(row)
-                record["exponents"][series] = {k: exponents(rows, k) for k in ("cycle_s", "scf_s", "own_mb")}
+                row["functionals"][xc] = {"ended": "memory"}  # stays where the system kills this process
                 write_atomic(out, json.dumps(record, indent=1) + "\n")
+                try:
+                    row["functionals"][xc] = found = measure(mol, xc, fit=not args.no_fit)
+                    print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
+                except KeyboardInterrupt:
+                    del row["functionals"][xc]
+                    raise
+                except MemoryError:
+                    pass
+                finally:
+                    record["exponents"][series] = {k: exponents(converged(rows), k) for k in QUANTITIES}
+                    write_atomic(out, json.dumps(record, indent=1) + "\n")
+                if row["functionals"][xc].get("scf_s", math.inf) > args.limit:
+                    slow.add(xc)
     print(json.dumps(record["exponents"], indent=1))
 
 

@@ -1,13 +1,14 @@
 """Wall time per SCF cycle of functionals over PySCF's r2SCAN, in one process and on the same grid.
 
-    python benchmarks/speed.py [--xc default,pbe0,wb97m-v] [--cases water,benzene] [--out FILE.json]
+    python benchmarks/speed.py [--xc default,pbe0,b3lyp,wb97m-v] [--cases water,benzene] [--no-fit] [--out FILE.json]
 
 Cases that the record has of the same models, versions and machine and that are not measured again stay in it.  With
 --memory their peaks of memory alone are measured again, for which the machine need not be idle.
-All with density fitting.  The calculations of a case are repeated alternately and the fastest of each counts, so that
-a busy moment of the machine hits none.  Besides the time of a cycle, from one potential to the next, stand the time up
-to the first potential (with all tables) and that after the last; the peak of memory is that of the process during the
-calculation (Linux only).
+All with density fitting unless --no-fit.  The calculations of a case are repeated alternately and the fastest of each
+counts, so that a busy moment of the machine hits none.  Besides the time of a cycle, from one potential to the next,
+stand the time up to the first potential (with all tables) and that after the last; the peak of memory is that of the
+process during the calculation (Linux only).  PySCF's wheels have an old OpenBLAS that runs slow kernels on processors
+younger than itself, which OPENBLAS_CORETYPE mends (docs/troubles.md): records say how it was set.
 wB97M-V runs its VV10 part on a grid of level 1, which costs it no accuracy (1e-7 Eh on water).
 """
 
@@ -87,6 +88,18 @@ def peak_memory(reset: bool = False) -> float:
     return memory("VmHWM")
 
 
+def conditions(functionals: list[str]) -> dict[str, Any]:
+    """What times depend on beside the molecules and settings, for a record."""
+    return {
+        "threads": lib.num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "not set"),
+        "pyscf": pyscf.__version__,
+        "torch": torch.__version__,
+        "models": {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))},
+    }
+
+
 def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True) -> dict[str, float]:
     """Seconds per SCF cycle, before the first potential and after the last, and the peak of memory.
 
@@ -101,8 +114,9 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
     else:
         mf.conv_tol = CONVERGED
     mf.nlcgrids.level = 1
-    dm = mf.init_guess_by_minao()  # of all the same, so that cycles are alike
     mf.grids.build()
+    # For single cycles of all the same, so that they are alike; for a whole SCF each its own, made in the time.
+    dm = mf.init_guess_by_minao() if cycles else None
     stamps: list[float] = []
     potential = mf.get_veff
 
@@ -130,14 +144,14 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
     }
 
 
-def run_case(name: str, functionals: list[str], repeats: int) -> dict:
+def run_case(name: str, functionals: list[str], repeats: int, fit: bool) -> dict:
     """One case: molecule, and per functional its best times and their ratio to the reference."""
     atoms, basis, cycles = CASES[name]
     mol = gto.M(atom=atoms, basis=basis, verbose=0)
     runs: dict[str, list[dict]] = {xc: [] for xc in (REFERENCE, *functionals)}
     for _ in range(repeats):
         for xc, results in runs.items():
-            results.append(measure(mol, xc, cycles))
+            results.append(measure(mol, xc, cycles, fit))
     best = {xc: {k: min(r[k] for r in results) for k in results[0]} for xc, results in runs.items()}
     for result in best.values():
         result["ratio"] = result["cycle_s"] / best[REFERENCE]["cycle_s"]
@@ -159,10 +173,10 @@ def exponents(rows: list[dict], quantity: str = "cycle_s") -> dict[str, float]:
     return out
 
 
-def measured_before(path: Path, conditions: dict[str, Any], cases: list[str]) -> list[dict]:
+def measured_before(path: Path, settings: dict[str, Any], cases: list[str]) -> list[dict]:
     """Rows of a record under the same conditions, but for these cases."""
     record = json.loads(path.read_text()) if path.exists() else {}
-    alike = all(record.get(k) == v for k, v in conditions.items())
+    alike = all(record.get(k) == v for k, v in settings.items())
     return [r for r in record.get("rows", []) if r["case"] not in cases] if alike else []
 
 
@@ -185,36 +199,35 @@ def renew_memory(path: Path, functionals: list[str], cases: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--xc", default="default,pbe0,wb97m-v")
+    parser.add_argument("--xc", default="default,pbe0,b3lyp,wb97m-v")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
+    parser.add_argument("--no-fit", action="store_true")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--memory", action="store_true", help="measure only the peaks of memory of the record again")
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
-    functionals, cases = args.xc.split(","), args.cases.split(",")
+    functionals, cases, unfitted = args.xc.split(","), args.cases.split(","), " --no-fit" if args.no_fit else ""
+    out = args.out or Path(f"benchmarks/results/speed{unfitted.strip()[1:]}.json")
     if args.memory:
-        renew_memory(args.out, functionals, cases)
+        renew_memory(out, functionals, cases)
         return
-    conditions = {
-        "settings": "density fitting, PySCF's default grid (level 3) and max_memory; VV10 on grid level 1",
-        "threads": lib.num_threads(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "pyscf": pyscf.__version__,
-        "torch": torch.__version__,
-        "models": {xc: sha256 for xc in functionals if (sha256 := models.sha256(xc))},
+    settings = {
+        "settings": f"{'no ' * args.no_fit}density fitting, PySCF's default grid (level 3) and max_memory; VV10 on "
+        "grid level 1",
+        **conditions(functionals),
     }
-    rows = measured_before(args.out, conditions, cases)
+    rows = measured_before(out, settings, cases)
     for name in cases:
-        row = run_case(name, functionals, args.repeats)
-        command = f"python benchmarks/speed.py --xc {args.xc} --cases {name} --repeats {args.repeats}"
+        row = run_case(name, functionals, args.repeats, not args.no_fit)
+        command = f"python benchmarks/speed.py --xc {args.xc} --cases {name} --repeats {args.repeats}{unfitted}"
         rows.append({"command": command, **row})
-        record = conditions | {
+        record = settings | {
             "exponents": exponents([r for r in rows if r["basis"] == "def2-tzvp"]),
             "rows": rows,
         }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.out, json.dumps(record, indent=2) + "\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,16 @@ from mlxc.version import __version__
 TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
 
 
+def _hint_at_slow_kernels() -> None:
+    from mlxc.parallel import slow_kernels
+
+    if kernels := slow_kernels():
+        print(
+            f"PySCF's OpenBLAS does not know this processor: OPENBLAS_CORETYPE={kernels} makes it faster "
+            "(docs/troubles.md)"
+        )
+
+
 def _run(args: argparse.Namespace) -> int:
     from mlxc.files import check_writable
     from mlxc.run import run, write_json
@@ -36,6 +46,7 @@ def _run(args: argparse.Namespace) -> int:
         raise
     if args.json:
         write_json(args.json, result)
+    _hint_at_slow_kernels()
     done = [result["converged"], result.get("geometry_converged", True), *result.get("excitations_converged", [])]
     return 0 if all(done) else 3
 
@@ -68,6 +79,7 @@ def _bench(args: argparse.Namespace) -> int:
         args.data, args.xc, args.out, args.sets, args.role, args.elements, args.max_heavy, args.protocol, args.basis,
         args.broken_symmetry, args.jobs, args.scheduler,
     )  # fmt: skip
+    _hint_at_slow_kernels()
     return 3 if any(f["failed"] for f in report["functionals"]) else 0
 
 

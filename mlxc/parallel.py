@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,11 +18,27 @@ from pyscf import lib
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
+#: Kernels that OpenBLAS takes for a processor that it does not know.
+UNKNOWN = "Prescott"
 
 
 @lru_cache
 def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+def slow_kernels() -> str | None:
+    """What the environment variable OPENBLAS_CORETYPE should be, where PySCF multiplies matrices with UNKNOWN kernels.
+
+    PySCF's wheels have OpenBLAS 0.3.3 of 2018, which does not know younger processors.  The answer is what numpy's
+    own, newer OpenBLAS has found; None where it knows no better, or one of the two has another library.
+    """
+    kernels = {
+        "pyscf" in Path(library["filepath"]).parts: library["architecture"]
+        for library in _libraries().info()
+        if library["internal_api"] == "openblas" and {"pyscf", "numpy.libs"} & set(Path(library["filepath"]).parts)
+    }
+    return kernels.get(False) if kernels.get(True) == UNKNOWN != kernels.get(False) else None
 
 
 def _one_core() -> None:

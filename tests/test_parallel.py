@@ -1,5 +1,10 @@
 """Work shared out among threads gives what one thread gives, and leaves the libraries' own threads as they were."""
 
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +12,46 @@ from pyscf import lib
 
 import mlxc
 from mlxc.exx import energy_density
-from mlxc.parallel import each, shared_out
+from mlxc.parallel import each, shared_out, slow_kernels
+
+
+def libraries(**kernels):
+    """threadpoolctl's list of the OpenBLAS of some packages, and of one that nobody asked for."""
+    folders = {"pyscf": "pyscf/lib", "numpy": "numpy.libs", "torch": "torch/lib"}
+    found = [
+        {"internal_api": "openblas", "architecture": k, "filepath": f"/site-packages/{folders[package]}/libopenblas.so"}
+        for package, k in kernels.items()
+    ]
+    return [*found, {"internal_api": "openmp", "filepath": "/site-packages/pyscf/lib/libgomp.so"}]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"),
+    [
+        ({"pyscf": "Prescott", "numpy": "SkylakeX", "torch": "Zen"}, "SkylakeX"),
+        ({"pyscf": "Haswell", "numpy": "SkylakeX"}, None),
+        ({"pyscf": "Prescott", "numpy": "Prescott"}, None),
+        ({"pyscf": "Prescott"}, None),
+        ({"numpy": "SkylakeX"}, None),
+    ],
+)
+def test_slow_kernels_are_noticed(kernels, expected, monkeypatch):
+    info = SimpleNamespace(info=lambda: libraries(**kernels))
+    monkeypatch.setattr("mlxc.parallel._libraries", lambda: info)
+    assert slow_kernels() == expected
+
+
+def test_pyscf_has_the_kernels_that_the_environment_names():
+    """In a process of its own, since OpenBLAS looks at it once; nothing where PySCF has another library."""
+    script = "import mlxc; from mlxc.parallel import slow_kernels; print(slow_kernels())"
+
+    def says(**more):
+        others = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=others | more)
+        return done.stdout.split()[-1]
+
+    kernels = says()
+    assert kernels == "None" or says(OPENBLAS_CORETYPE=kernels) == "None"
 
 
 @pytest.fixture
