@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import numpy as np
 from pyscf import gto
 
 from mlxc.errors import InputError
@@ -18,6 +19,20 @@ def need_library(what: str) -> None:
         raise InputError(f"{what} needs the D4 library: pip install pyscf-dispersion")
 
 
+def real_atoms(mol: gto.Mole) -> tuple[gto.Mole, np.ndarray]:
+    """A molecule without its ghost atoms, for its atoms alone, and which atoms these are.
+
+    The D4 library takes a ghost, of no nuclear charge, for an atom that polarises the others.
+    """
+    real = np.array([gto.charge(mol.atom_symbol(i)) > 0 for i in range(mol.natm)], dtype=bool)
+    kept = np.flatnonzero(real)
+    if len(kept) == mol.natm:
+        return mol, kept
+    out = mol.copy(deep=False)
+    out._atom, out._atm = [mol._atom[i] for i in kept], mol._atm[kept]
+    return out, kept
+
+
 def d4_energy(mol: gto.Mole, parameters: str) -> float:
     """D4 energy, Eh, with the damping parameters of a functional, by its name.
 
@@ -27,6 +42,6 @@ def d4_energy(mol: gto.Mole, parameters: str) -> float:
     from pyscf.dispersion.dftd4 import DFTD4Dispersion
 
     try:
-        return float(DFTD4Dispersion(mol, xc=parameters, atm=True).get_dispersion()["energy"])
+        return float(DFTD4Dispersion(real_atoms(mol)[0], xc=parameters, atm=True).get_dispersion()["energy"])
     except RuntimeError as err:
         raise InputError(f"there are no published D4 parameters for {parameters!r}: give another functional") from err

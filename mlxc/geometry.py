@@ -151,17 +151,21 @@ def gradient_method(mf: Any) -> Any:
     """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
 
     Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its motion fails there.  Raises InputError
-    for an object without gradients, and where densities were fitted after a solvent had been added: PySCF then leaves
-    the solvent out, or stops.
+    for an object without gradients, where densities were fitted after a solvent or point charges had been added (PySCF
+    then leaves these out, or stops), and where `get_hcore` was replaced: by what, its gradient does not know.
     """
-    if hasattr(mf, "with_solvent"):
+    if "get_hcore" in vars(mf):
+        raise InputError("no gradients with a get_hcore of your own: they would lack what it adds to the energy")
+    if hasattr(mf, "with_solvent") or hasattr(mf, "mm_mol"):
         from pyscf.df.df_jk import _DFHF
+        from pyscf.qmmm.itrf import QMMM
         from pyscf.solvent._attach_solvent import SCFWithSolvent
 
-        outer = next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent)), None)
+        outer = next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent, QMMM)), None)
         if outer is _DFHF:
             raise InputError(
-                "no gradients where density_fit() comes after the solvent: mlxc.KS(mol).density_fit().PCM()"
+                "no gradients where density_fit() comes after the solvent or the charges: "
+                "mlxc.KS(mol).density_fit().PCM()"
             )
     try:
         gradients = mf.nuc_grad_method()

@@ -25,6 +25,7 @@ import numpy as np
 from pyscf import df, gto, lib
 from pyscf.grad import rks as rks_grad
 
+from mlxc.dispersion import real_atoms
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, factorize
 from mlxc.integrate import Block, LocalHybridNumInt, potentials_of, semilocal_factors
@@ -56,6 +57,14 @@ class LocalHybridGradients:
     def grid_response(self, value: bool) -> None:
         if not value:
             raise InputError("gradients of a local hybrid always include the motion of the grid")
+
+    def get_dispersion(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """PySCF's, (natm, 3), without ghost atoms, as the energy."""
+        mol, real = real_atoms(self.base.mol)
+        out = np.zeros((self.base.mol.natm, 3))
+        with lib.temporary_env(self.base, mol=mol):
+            out[real] = super().get_dispersion(*args, **kwargs)  # type: ignore[misc]
+        return out
 
     def get_veff(self, mol: Any = None, dm: Any = None) -> Any:
         """As PySCF's: the Coulomb part (3, nao, nao), per spin for open shells, tagged with dE_xc/dR as `exc1_grid`."""

@@ -41,7 +41,7 @@ SAME = 1e-3
 #: Forces (Eh/Bohr) above this are not those of a stationary point, where alone harmonic vibrations mean something.
 STATIONARY = 1e-3
 #: What resetting a calculation changes, and its copy shares with it.
-_PARTS = ("grids", "nlcgrids", "with_df", "with_solvent")
+_PARTS = ("grids", "nlcgrids", "with_df", "with_solvent", "with_x2c")
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,11 @@ def second_derivatives(
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
     need_converged(mf, "second derivatives need")
+    if not mf.mol.atom_mass_list().all():
+        raise InputError("vibrations are for atoms with a mass: leave ghost atoms out")
     gradient_method(mf)  # which refuses what has no gradients
     natm, dm0 = mf.mol.natm, np.asarray(mf.make_rdm1())
-    start = mf.copy().set(conv_tol=min(mf.conv_tol, DISPLACED), conv_tol_grad=None, callback=None)
+    start = mf.copy().set(conv_tol=min(mf.conv_tol, DISPLACED), conv_tol_grad=None, callback=None, chkfile=None)
     tasks = [Displacement(i, x, s) for i in range(natm) for x in range(3) for s in (STEP, -STEP)]
     gradients, dipoles = np.empty((2, natm, 3, natm, 3)), np.empty((2, natm, 3, 3))
     done = _parallel(start, dm0, tasks, jobs) if jobs > 1 else ((t, _moved(start, dm0, t)) for t in tasks)

@@ -8,15 +8,17 @@ import numpy as np
 from pyscf import dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import rohf, uhf
+from pyscf.scf.hf import KohnShamDFT
 
 from mlxc.backend import cpu_only
+from mlxc.dispersion import real_atoms
 from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis, auxiliary_mole
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
 from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
-from mlxc.occupations import FixedOccupations, canonical, outermost
+from mlxc.occupations import FixedOccupations, canonical, outermost, smeared
 from mlxc.ongrid import has_spin_channels
 from mlxc.response import Response
 
@@ -36,6 +38,9 @@ class LocalHybridSCF:
     max_cycle: Any
     get_j: Any
     get_fock: Any
+    do_disp: Any
+    e_free: Any
+    e_zero: Any
     make_rdm1: Any
     canonicalize: Any
     do_nlc: Any
@@ -62,8 +67,12 @@ class LocalHybridSCF:
                 ni._tables.clear()
                 auxiliary_mole(self.mol, fitted.auxbasis)  # which refuses one without all elements
                 fitted.build()  # before the tables of exact exchange, while its memory is free
-        self._without_unoccupied = self.mol.nao > WHOLE_FOCK and not self.unoccupied
-        if self.mol.nao <= WHOLE_FOCK or self.max_cycle < 1:
+        whole = self.mol.nao <= WHOLE_FOCK or smeared(self)  # which occupies by the energies of all orbitals
+        self._without_unoccupied = not whole and not self.unoccupied
+        if smeared(self):  # PySCF's class, which leaves dispersion out, goes before this one
+            self.__class__ = lib.drop_class(type(self), LocalHybridSCF)
+            outermost(lib.set_class(self, (LocalHybridSCF, type(self))))
+        if whole or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
         try:
@@ -85,6 +94,31 @@ class LocalHybridSCF:
         dm = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
         self._eri = first._eri  # integrals that were kept in memory
         return dm
+
+    def energy_tot(self, *args: Any, **kwargs: Any) -> float:
+        """PySCF's; of a smeared object with the dispersion that PySCF forgets there."""
+        energy = super().energy_tot(*args, **kwargs)  # type: ignore[misc]
+        if smeared(self) and self.do_disp():
+            dispersion = self.get_dispersion()
+            energy += dispersion
+            if self.e_free is not None:
+                self.e_free += dispersion
+                self.e_zero += dispersion
+        return energy
+
+    def get_dispersion(self, *args: Any, **kwargs: Any) -> float:
+        """PySCF's, without ghost atoms (`mlxc.dispersion.real_atoms`)."""
+        with lib.temporary_env(self, mol=real_atoms(self.mol)[0]):
+            return super().get_dispersion(*args, **kwargs)  # type: ignore[misc]
+
+    def _transfer_attrs_(self, dst: Any) -> Any:
+        """PySCF's, into an object of another class; into Hartree-Fock without the functional's dispersion."""
+        dst = super()._transfer_attrs_(dst)  # type: ignore[misc]
+        if not isinstance(dst, KohnShamDFT):
+            dst.scf_summary = {}
+            if dst.disp == self._numint.functional.disp:
+                dst.disp = None
+        return dst
 
     def _finalize(self) -> Any:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
@@ -167,9 +201,10 @@ class LocalHybridSCF:
         """
         coefficients = np.asarray(self.mo_coeff if mo_coeff is None else mo_coeff)
         occupations = np.asarray(self.mo_occ if mo_occ is None else mo_occ)
-        if not (np.isin(occupations, (0, 1, 2)).all() or isinstance(self, FixedOccupations)):
-            raise InputError("the response of fractionally occupied orbitals is not available")
         restricted = occupations.ndim == 1 and not isinstance(self, rohf.ROHF)
+        whole = (0, 2) if restricted else (0, 1, 2)
+        if not (np.isin(occupations, whole).all() or isinstance(self, FixedOccupations)):
+            raise InputError("the response of fractionally occupied orbitals is not available")
         if not restricted and not with_j and hermi == 0:
             raise InputError("stability against spin flips is not available: ask for mf.stability(external=False)")
         if restricted:

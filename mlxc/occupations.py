@@ -70,6 +70,11 @@ class FixedOccupations:
     to_rhf = to_rks = to_ghf = to_gks = to_hf = _refuse
 
 
+def smeared(mf: Any) -> bool:
+    """Whether an object occupies its orbitals by their energies, fractionally, as PySCF's `smearing` makes it do."""
+    return mf.istype("_SmearingSCF")
+
+
 def outermost(mf: Any) -> Any:
     """An object with the methods of FixedOccupations, if it has them, before those of all other classes; returns it."""
     if isinstance(mf, FixedOccupations):

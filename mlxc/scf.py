@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pyscf import lib
 from pyscf.dft import libxc
 from pyscf.scf import dhf, ghf
@@ -19,7 +20,7 @@ from mlxc.dispersion import need_library
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.functional import Functional
 from mlxc.hybridscf import LocalHybridSCF, check_molecular, use_local_hybrid, without_local_hybrid
-from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations
+from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations, smeared
 from mlxc.ongrid import attached
 from mlxc.scripted import ScriptFunctional
 
@@ -99,7 +100,8 @@ def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Funct
 def converge(mf: Any, dm0: Any = None) -> Any:
     """Run an SCF; where DIIS fails, go on from its orbitals with PySCF's second-order solver.
 
-    Fixed occupations, which that solver does not know, are tried again with a level shift and held to their orbitals.
+    Fixed occupations, which that solver does not know, are tried again with a level shift and held to their orbitals;
+    other fractional ones, smeared for example, are left as they are.
     Returns the object that holds the result: `mf`, or an equal one from the second-order solver.
     Its `converged` says whether it worked.
     """
@@ -108,6 +110,8 @@ def converge(mf: Any, dm0: Any = None) -> Any:
         return mf
     if isinstance(mf, FixedOccupations):
         return shifted(mf)
+    if smeared(mf) or not np.isin(mf.mo_occ, (0, 1, 2)).all():
+        return mf
     return second_order(mf)
 
 

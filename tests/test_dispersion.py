@@ -8,6 +8,7 @@ from pyscf.dispersion import dftd4
 import mlxc
 from mlxc.analytic import PBE, R2SCAN
 from mlxc.bench.species import identity_of
+from mlxc.dispersion import d4_energy
 from mlxc.errors import InputError, UnknownFunctionalError
 
 
@@ -24,6 +25,46 @@ def test_dispersion_is_added_to_energy_and_gradient(mol):
     assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-9)
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
     assert np.allclose(slopes[0] - slopes[1], found["gradient"], atol=1e-7)
+
+
+def test_smearing_keeps_dispersion():
+    mol = gto.M(atom="H 0 0 0; H 0 0 0.75; He 0 0 3", basis="def2-svp", verbose=0)
+    plain, bare = (mlxc.KS(mol, xc).run(conv_tol=1e-10).e_tot for xc in ("mlxc-lh5-d4", "mlxc-lh5"))
+    for smeared in (
+        mlxc.KS(mol).smearing(sigma=1e-3),
+        mlxc.attach(mol.RKS().smearing(sigma=1e-3)),
+        mlxc.KS(mol).smearing(sigma=1e-3).density_fit(),
+    ):
+        smeared.run(conv_tol=1e-10)
+        assert bare > plain + 1e-5
+        assert smeared.e_tot == pytest.approx(plain, abs=2e-6 if not hasattr(smeared, "with_df") else 1e-4)
+        assert smeared.e_free == pytest.approx(smeared.e_tot, abs=1e-10)
+        assert smeared.undo_smearing().run(conv_tol=1e-10).e_tot == pytest.approx(smeared.e_tot, abs=1e-7)
+
+
+def test_ghosts_have_no_dispersion():
+    """Basis functions of a neighbour change the energy by far less than its dispersion."""
+    atoms = "Ne 0 0 0; Ar 0 0 3.4"
+    lone, ghostly = (gto.M(atom=a, basis="def2-svp", verbose=0) for a in ("Ne 0 0 0", "Ne 0 0 0; ghost-Ar 0 0 3.4"))
+    expected = d4_energy(lone, "pbe0")
+    assert d4_energy(ghostly, "pbe0") == pytest.approx(expected, abs=1e-12)
+    assert d4_energy(gto.M(atom=atoms, basis="def2-svp", verbose=0), "pbe0") < 2 * expected - 1e-5
+    mf, bare = (mlxc.KS(ghostly, xc).run(conv_tol=1e-10) for xc in ("mlxc-lh5-d4", "mlxc-lh5"))
+    assert mf.e_tot - bare.e_tot == pytest.approx(expected, abs=1e-8)
+    assert mf.mol is ghostly
+    slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
+    assert np.allclose(*slopes, atol=1e-7)
+
+
+def test_hartree_fock_does_not_take_dispersion_over(mol):
+    mf = mlxc.KS(mol).run()
+    for other in (mf.to_hf(), mf.to_uks().to_hf()):
+        assert other.disp is None
+        expected = type(other)(mol).run(conv_tol=1e-10).e_tot
+        assert other.run(conv_tol=1e-10).e_tot == pytest.approx(expected, abs=1e-8)
+    assert mf.to_uks().disp == mf.disp == "d4:pbe0"
+    mf.disp = "d4:hf"  # somebody's own wish stays
+    assert mf.to_hf().disp == "d4:hf"
 
 
 def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over(mol):

@@ -54,6 +54,14 @@ def test_excitations_refuse_what_they_cannot_do():
     for xc in ("t-lmf", "mlxc-mgga1"):
         with pytest.raises(InputError, match="to_uks"):
             mlxc.excitations(mlxc.attach(mol.ROKS(), xc))
+    oxygen = gto.M(atom="O 0 0 0; O 0 0 1.2", basis="sto-3g", verbose=0)
+    for xc in ("t-lmf", "mlxc-mgga1"):
+        mf = scf.addons.frac_occ(mlxc.KS(oxygen, xc)).run()
+        assert 1 in mf.mo_occ
+        with pytest.raises(InputError, match="fractional"):
+            mlxc.excitations(mf)
+    with pytest.raises(InputError, match="fractional"):
+        mlxc.KS(oxygen, "t-lmf").run().gen_response(mo_occ=np.r_[2.0 * np.ones(7), 1, 1, 0])
 
 
 def test_command_line(tmp_path, capsys):

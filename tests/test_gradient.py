@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from conftest import slope
-from pyscf import dft, gto, scf
+from pyscf import dft, gto, qmmm, scf
+from pyscf.data.nist import BOHR
 from pyscf.geomopt import geometric_solver
 
 import mlxc
@@ -151,6 +152,26 @@ def test_what_would_not_be_the_derivative_is_refused():
     mf.grids.becke_scheme = dft.gen_grid.stratmann
     with pytest.raises(InputError, match="Becke"):
         mf.run().nuc_grad_method().kernel()
+
+
+def test_what_pyscf_would_leave_out_is_refused():
+    mol = gto.M(atom="H 0 0 0; F 0 0 1", basis="sto-3g", verbose=0)
+    charged = [
+        qmmm.mm_charge(mf, [(0, 0, 4.0)], [0.5]) for mf in (mlxc.KS(mol, "pbe"), mlxc.KS(mol, "pbe").density_fit())
+    ]
+    mf = charged[1].run(conv_tol=1e-11)
+    slope = gradient_method(mf).kernel()[1, 2]
+    energies = [
+        mf.copy().reset(mol.set_geom_(np.array([(0, 0, 0), (0, 0, 1 + d)]), inplace=False)).kernel() for d in (1e-3, -1e-3)
+    ]
+    assert slope == pytest.approx((energies[0] - energies[1]) / 2e-3 * BOHR, abs=1e-5)
+    with pytest.raises(InputError, match="the charges"):
+        gradient_method(charged[0].density_fit())
+    mf = mlxc.KS(mol, "pbe")
+    hcore = mf.get_hcore()
+    mf.get_hcore = lambda *_: hcore
+    with pytest.raises(InputError, match="get_hcore"):
+        gradient_method(mf)
 
 
 def test_hartree_fock_as_a_functional_has_forces():

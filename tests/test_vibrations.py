@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from pyscf import gto, scf
+from pyscf import gto, lib, scf
 from pyscf.data.nist import AVOGADRO, BOLTZMANN, HARTREE2J
 from pyscf.dispersion import dftd4
 
@@ -87,6 +87,18 @@ def test_a_second_order_solver_keeps_its_geometry(xc):
 def test_hessian_of_plain_hartree_fock():
     mf = gto.M(**MOLECULES["H3"], basis="sto-3g", verbose=0).UHF().run(conv_tol=1e-12)
     assert np.allclose(mlxc.hessian(mf), mf.Hessian().kernel(), atol=1e-4)  # of the differences
+
+
+def test_the_calculation_stays_what_it_was(tmp_path):
+    """Its checkpoint file and the relativistic Hamiltonian that its copies share."""
+    mf = calculation("H2", "hf", change=lambda mf: mf.x2c().set(chkfile=str(tmp_path / "h2.chk")))
+    coords, energy = mf.with_x2c.mol.atom_coords().copy(), lib.chkfile.load(mf.chkfile, "scf/e_tot")
+    before = gradient_method(mf).kernel()
+    mlxc.hessian(mf)
+    assert np.array_equal(mf.with_x2c.mol.atom_coords(), coords)
+    assert np.allclose(gradient_method(mf).kernel(), before, atol=1e-10)
+    assert lib.chkfile.load(mf.chkfile, "scf/e_tot") == energy
+    assert np.array_equal(lib.chkfile.load_mol(mf.chkfile).atom_coords(), mf.mol.atom_coords())
 
 
 def test_a_point_group_by_name():
@@ -186,6 +198,8 @@ def test_vibrations_refuse_what_they_cannot_do():
         mlxc.vibrations(calculation("H2", "hf").reset())
     with pytest.raises(InputError, match="no nuclear gradients of GKS"):
         mlxc.vibrations(mf.mol.GKS(xc="pbe").run())
+    with pytest.raises(InputError, match="ghost"):
+        mlxc.vibrations(mlxc.KS(gto.M(atom="He 0 0 0; ghost-H 0 0 1", basis="sto-3g", verbose=0), "hf").run())
     with pytest.raises(ConvergenceError, match="atom 1 along x"):
         mlxc.vibrations(mf.set(max_cycle=1))
 
