@@ -7,7 +7,7 @@ references, conditions for the atoms H to Ne.  Judged, self-consistent in def2-T
 training has not seen: the dev rows of DEV_SETS with a molecule whose graph is not among those trained on (kcal/mol),
 densities and dipoles of the other references (int |n - n_ref| / N; Debye), 2 E(N - 1/2) - E(N) - E(N - 1) and
 fractional spins of the atoms Na to Ar (kcal/mol), and SCF calculations that fail.  An interrupted run goes on where it
-was; of a run that is complete remove FILE.json to repeat it.
+was; to repeat a complete one remove FILE.json and the folder of --work.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Molecules of ASE's g2 collection in def2-SVP, their atomization energies as data
 Fixed phase: the time to make and condense the features of one molecule, and that of one evaluation of the objective
 with its gradient, with LOSSES.  Self-consistent phase: one step with all molecules, from the densities of the step
 before, per species, with and without the densities of five references.  Peaks of memory are those of a process of its
-own.
+own.  FOLDER has to be empty: features that are there already take no time.
 """
 
 from __future__ import annotations

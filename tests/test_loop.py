@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from mlxc.constraints.fractional import FRACTIONAL_CHARGE, FRACTIONAL_SPIN, frac
 from mlxc.errors import InputError, ModelFileError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 from mlxc.reference import write
+from mlxc.reference.benchmark import Reaction, make_system
 from mlxc.reference.build import build_system
 from mlxc.reference.recipe import Task
 from mlxc.train import checkpoint, loop, losses, selfconsistent
@@ -35,6 +37,7 @@ from mlxc.train.optimizer import learning_rate
 from mlxc.train.ranks import Ranks
 from mlxc.train.run import train
 from mlxc.train.selfconsistent import SelfConsistentPhase
+from mlxc.units import KCAL
 
 WATER = (("O", (0.0, 0.0, 0.0)), ("H", (0.0, 0.757, 0.587)), ("H", (0.0, -0.757, 0.587)))
 HYDROXYL = (("O", (0.0, 0.0, 0.0)), ("H", (0.0, 0.2, 0.95)))
@@ -173,6 +176,24 @@ def test_a_killed_run_resumes_to_the_same_model(folder, tmp_path, monkeypatch, o
     assert (out / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
 
 
+def test_a_run_that_was_stopped_before_its_first_step_resumes(folder, tmp_path, monkeypatch, one_thread):
+    path = folder / "early.toml"
+    path.write_text(fixed_only(configured(folder).read_text()))
+    real = loop.fill
+
+    def stopped(species, settings, report):
+        real(species[:1], settings, report)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fill", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(path, tmp_path / "stopped")
+    assert len(list((tmp_path / "stopped" / "cache").glob("*.h5"))) == 1
+    train(path, tmp_path / "stopped", resume=True)
+    assert models.sha256(tmp_path / "stopped") == models.sha256(train(path, tmp_path / "whole"))
+
+
 def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path, one_thread):
     path = folder / "harm.toml"
     text = configured(folder).read_text()
@@ -185,11 +206,20 @@ def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path, one_thread):
 def test_runs_are_not_mixed_up(folder, tmp_path, monkeypatch):
     path, out = configured(folder), tmp_path / "run"
     path.write_text(fixed_only(path.read_text()))
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="nothing to go on with"):
         train(path, out, resume=True)
     train(path, out)
     with pytest.raises(InputError, match="--resume"):
         train(path, out)
+    finished = tmp_path / "finished"
+    shutil.copytree(out, finished, ignore=shutil.ignore_patterns("checkpoint*"))
+    for resume, members in ((False, 1), (True, 1), (False, 2)):
+        ensemble = folder / "ensemble.toml"
+        ensemble.write_text(f'start = "{out}"\n' + path.read_text())
+        with pytest.raises(InputError, match="holds a finished model"):
+            train(ensemble if members > 1 else path, finished, resume, members)
+    with pytest.raises(InputError, match="the model to start from"):
+        train(ensemble, out, True, 2)
     with monkeypatch.context() as elsewhere:
         elsewhere.chdir(path.parent)
         train(Path(path.name), out, resume=True)
@@ -271,6 +301,9 @@ def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
         (('{"W4-17" = 1.0}', '{"W4-17" = 1.0, "W4-71" = 1.0}'), "no set W4-71"),
         (('references = ["molecules.h5"]', ""), "needs references"),
         (('[[phase]]\nkind = "fixed"', '[phase]\nkind = "fixed"'), "cannot read"),
+        (('name = "tiny"', 'name = "../tiny"'), "plain one"),
+        (('name = "tiny"', 'name = ""'), "plain one"),
+        (("grid_level = 0", 'grid_level = 0\ngains = "gains.jsonl"'), "limit_basis"),
     ],
 )
 def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, message):
@@ -433,6 +466,65 @@ def test_what_fails_is_counted_and_left_out(what, monkeypatch):
     state = phase.observe()
     assert set(phase.failures) == {s.id for s in data.species if "Li" in s.symbols}
     assert len(LOSSES["reactions"](data).errors(state)[0]) == 1
+
+
+def test_an_energy_without_its_gain_is_not_known():
+    systems, rows = fractional_spins()
+    data = Dataset(systems, [r for r in rows if r.name in ("Li", "H")], weights={FRACTIONAL_SPIN: 1.0})
+    gains = torch.tensor([float("nan") if "Li" in s.symbols else 0.0 for s in data.species], dtype=torch.float64)
+    settings = Data(basis="6-31g", grid_level=0)
+    phase = SelfConsistentPhase(NeuralMetaGGA(2, 1), data, settings, set(), Ranks(), gains=gains)
+    state = phase.observe()
+    assert not phase.failures
+    assert torch.equal(state.known, ~gains.isnan())
+    assert len(LOSSES["reactions"](data).errors(state)[0]) == 1
+    assert torch.isfinite(state.energies).all()
+
+
+def test_every_process_remembers_its_own_densities_alone():
+    """A density that another process goes on with would be an old one here, and take its place in a checkpoint."""
+    systems, rows = fractional_spins()
+    data = Dataset(systems, rows[:2])
+    ranks = SimpleNamespace(world=2, rank=1)
+    phase = SelfConsistentPhase(NeuralMetaGGA(2, 1), data, Data(), set(), ranks)
+    phase.remember({str(i): torch.full((1, 1), float(i)) for i in range(4)})
+    assert sorted(phase.densities) == [1, 3]
+
+
+def test_an_excited_atom_has_no_exact_energy():
+    """Triplet helium and singlet oxygen beside the ground states."""
+    atoms = [("He", 1, -2.9), ("He", 3, -2.1), ("O", 3, -75.0), ("O", 1, -74.9), ("Ar", 1, -527.0)]
+    systems = {f"{s} {m}": make_system(f"{s} {m}", 0, m, (s,), [(0.0, 0.0, 0.0)]) for s, m, _ in atoms}
+    data = Dataset(systems, [Reaction("x", i, {i: 1}, 0.0, "train") for i in systems])
+    energies = torch.zeros(len(atoms), dtype=torch.float64)
+    for (_, _, e), system in zip(atoms, systems.values(), strict=True):
+        energies[data.index[system.key]] = e
+    errors = data.atom_errors(energies, torch.ones(len(atoms), dtype=torch.bool))
+    expected = [(-2.9 + 2.903724) * KCAL / 2, (-75.0 + 75.0673) * KCAL / 8]
+    assert sorted(errors.tolist()) == pytest.approx(sorted(expected))
+
+
+def test_references_of_two_files_stand_beside_each_other(folder, tmp_path, references):
+    """H2O of one file has no cation there, and does not take that of the other."""
+    write(tmp_path / "more.h5", [references["H2O"], references["OH"]], "the same again")
+    settings = Data(references=[folder / "molecules.h5", tmp_path / "more.h5"], only=["H2O", "more/OH"])
+    data = training_set(settings, 0, ["density"])
+    assert [t.reference.name for t in data.targets] == ["H2O", "H2O", "OH"]
+    assert [t.ionization is None for t in data.targets] == [False, True, True]
+
+
+def test_faulty_rows_are_refused(folder, tmp_path):
+    shutil.copytree(folder / "bench", tmp_path / "bench")
+    rows = [json.loads(x) for x in (folder / "bench" / "reactions.jsonl").read_text().splitlines()]
+    for change, message in (
+        ({"ref_kcal": float("nan")}, "the reference energy is nan"),
+        ({"stoichiometry": {"h2": 1, "h": -1}}, "nuclei of H on one side only"),
+        ({"stoichiometry": {"h2": 1, "hydrogen": -2}}, "no geometry of hydrogen"),
+    ):
+        content = [rows[0] | change, *rows[1:]]
+        (tmp_path / "bench" / "reactions.jsonl").write_text("\n".join(map(json.dumps, content)))
+        with pytest.raises(InputError, match=message):
+            training_set(Data(folder=tmp_path / "bench", sets={"W4-17": 1.0}), 0, ["reactions"])
 
 
 @pytest.mark.parametrize("what", ["conditions", "rows kept out"])

@@ -87,7 +87,7 @@ def known_gains(settings: Data) -> dict[str, float]:
     if settings.gains is None or not settings.limit_basis:
         return {}
     try:
-        lines = [json.loads(line) for line in settings.gains.read_text().splitlines()]
+        lines = [json.loads(line) for line in settings.gains.read_text().splitlines() if line.strip()]
         wanted = [d for d in lines if (d["basis"], d["limit_basis"]) == (settings.basis, settings.limit_basis)]
         return {d["system"]: float(d["gain"]) for d in wanted}
     except UNREADABLE as err:

@@ -134,7 +134,8 @@ def read_config(path: Path) -> Config:
     )
 
     def model(name: str | Path) -> str | Path:
-        return here / name if name and (here / name).is_dir() else name
+        # Absolute, since a shipped model may have the same name.
+        return (here / name).absolute() if name and (here / name).is_dir() else name
 
     return replace(config, data=replace(data, densities=model(data.densities)), start=model(config.start))
 
@@ -209,6 +210,11 @@ def _check(config: Config, path: Path) -> None:
     for name, value in (("width", config.width), ("depth", config.depth), ("max_heavy", data.max_heavy)):
         need(value >= 1, f"{name} = {value} is less than 1")
     need(0 <= data.grid_level <= 9, f"grid_level = {data.grid_level} is none of 0 to 9")
+    need(
+        bool(config.name) and Path(config.name).name == config.name,
+        f"name = {config.name!r} is that of the model's folder: give a plain one",
+    )
+    need(data.gains is None or bool(data.limit_basis), "gains are those from basis to limit_basis: give that too")
     need(data.validation >= 2 or not data.validation, f"validation = {data.validation}: at least 2, or 0 for none")
     need(min(config.seed, config.patience) >= 0, "seed and patience are not negative")
     for phase in config.phase:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from pyscf.data import elements
 
-from mlxc.constraints.fractional import fractional_charges, fractional_spins
+from mlxc.constraints.fractional import SECOND_ROW, THIRD_ROW, fractional_charges, fractional_spins
 from mlxc.errors import InputError
 from mlxc.reference import Reference, shipped, store
-from mlxc.reference.benchmark import Reaction, System, select, system_of
+from mlxc.reference.benchmark import Reaction, System, faults, select, system_of
 from mlxc.reference.folders import read_reactions, read_systems
 from mlxc.train.cache import ELEMENTS
 from mlxc.train.config import Data
@@ -84,7 +84,7 @@ class Dataset:
             Target(
                 self.index[s.key],
                 references[k],
-                ionization_potential(references[k], references),
+                ionization_potential(references[k], _beside(k, references)),
                 references[k].can_turn(),
             )
             for k, s in made.items()
@@ -129,18 +129,34 @@ class Dataset:
         return [r for r in rows if all(known[self.index[self.systems[i].key]] for i in r.stoichiometry)]
 
     def atom_errors(self, energies: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Errors of total energies (M,) Eh of the neutral atoms that are known, (M,), per electron, kcal/mol."""
-        species = ((s.symbols[0], i) for i, s in enumerate(self.species) if s.is_atom and known[i])
-        atoms = {a: i for a, i in species if a in ATOMS}
+        """Errors of total energies (M,) Eh of the neutral atoms that are known, (M,), per electron, kcal/mol.
+
+        In their ground states: excited ones may be among the species too.
+        """
+        atoms = {s.symbols[0]: i for i, s in enumerate(self.species) if known[i] and _has_exact_energy(s)}
         exact = torch.tensor([ATOMS[a] for a in atoms], dtype=torch.float64)
         charges = torch.tensor([elements.charge(a) for a in atoms])
         return (energies[list(atoms.values())] - exact) * KCAL / charges
+
+
+def _has_exact_energy(system: System) -> bool:
+    """Whether this is a neutral atom of ATOMS in its ground state."""
+    if not system.is_atom or system.symbols[0] not in ATOMS:
+        return False
+    up, down = (SECOND_ROW | THIRD_ROW)[system.symbols[0]]
+    return system.multiplicity == up - down + 1
 
 
 def kept_out(systems: dict[str, System], inside: list[Reaction], outside: list[Reaction]) -> set[str]:
     """Graphs of the rows kept out that no row to train on has."""
     inner, outer = ({systems[i].graph_key for r in rows for i in r.stoichiometry} for rows in (inside, outside))
     return outer - inner
+
+
+def _beside(name: str, references: dict[str, Reference]) -> dict[str, Reference]:
+    """The references of the same file, which are of the same level of theory."""
+    file = name.rpartition("/")[0]
+    return {k: r for k, r in references.items() if k.rpartition("/")[0] == file}
 
 
 def ionization_potential(reference: Reference, library: dict[str, Reference]) -> float | None:
@@ -155,7 +171,10 @@ def ionization_potential(reference: Reference, library: dict[str, Reference]) ->
 
 
 def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
-    """What a configuration describes.  Raises InputError where there is nothing to train on."""
+    """What a configuration describes.  Raises InputError where there is nothing to train on, or something is wrong.
+
+    References are called FILE/NAME, of which `only` may give NAME alone.
+    """
     systems: dict[str, System] = {}
     inside: list[Reaction] = []
     outside: list[Reaction] = []
@@ -178,20 +197,26 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     references: dict[str, Reference] = {}
     for file in settings.references:
         library = store.read(Path(file)) if Path(file).suffix else shipped.load(str(file))
-        references |= library
-    missing = set(settings.only) - references.keys()
-    if missing:
-        raise InputError(f"no reference is called {', '.join(sorted(missing))}")
+        references |= {f"{Path(file).stem}/{name}": r for name, r in library.items()}
+    called = {name: [k for k in references if name in (k, k.split("/", 1)[1])] for name in settings.only}
+    if missing := sorted(name for name, found in called.items() if not found):
+        raise InputError(f"no reference is called {', '.join(missing)}")
+    only = [k for found in called.values() for k in found]
     if not inside and not references:
         raise InputError(
             "nothing to train on: give [data] a folder and sets of it, or references, or [losses] fractional_charge or "
             "fractional_spin"
         )
-    return Dataset(systems, inside, outside, settings.sets, references, settings.only)
+    return Dataset(systems, inside, outside, settings.sets, references, only)
 
 
 def _selected(rows: list[Reaction], systems: dict[str, System], settings: Data) -> list[Reaction]:
-    """The rows that the settings ask for.  Raises InputError for a set that has none of them."""
+    """The rows that the settings ask for.  Raises InputError for a set that has none of them, and for a faulty row."""
+    asked = [r for r in rows if r.set in settings.sets and r.role == settings.role]
+    used = {i: systems[i] for r in asked for i in r.stoichiometry if i in systems}
+    if wrong := faults(used, asked):
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(f"{settings.folder}: {wrong[0]}{more}; mlxc reference import DIR checks a folder")
     found = select(rows, systems, tuple(settings.sets), settings.role, ELEMENTS, settings.max_heavy)
     for name in settings.sets.keys() - {r.set for r in found}:
         roles = ", ".join(sorted({r.role for r in rows if r.set == name}))

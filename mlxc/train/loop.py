@@ -64,6 +64,7 @@ class Trainer:
     def __init__(self, config: Config, data: Dataset, out: Path, report: Callable[[str], None] = print):
         self.config, self.data, self.out, self.ranks = config, data, out, Ranks()
         self.report = report if self.ranks.first else lambda line: None
+        self.report_of_each = report  # by every process, of its own share
         torch.manual_seed(config.seed)
         self.functional = new_functional(config)
         self.objective = Objective(config, self.functional, data, self.ranks)
@@ -160,7 +161,7 @@ class Trainer:
                 network.precision = precision
 
     def _densities(self) -> FixedDensities:
-        fill(self.data.species[self.ranks.share], self.config.data, self.report)
+        fill(self.data.species[self.ranks.share], self.config.data, self.report_of_each)
         self.ranks.wait()
         return FixedDensities(self.data.species, cache_of(self.config.data))
 
@@ -174,7 +175,12 @@ class Trainer:
 
     def _self_consistent(self, phase: Phase) -> SelfConsistentPhase:
         settings = self.config.data
-        gains = self._densities().gains if settings.limit_basis else None
+        gains = None
+        if settings.limit_basis:
+            densities = self._densities()
+            gains = densities.gains.where(densities.known, math.nan)
+            if lost := int((~densities.known).sum()):
+                self.report(f"{lost} species without an energy in {settings.limit_basis}: rows with them are left out")
         return SelfConsistentPhase(
             self.functional, self.data, settings, active(self.config), self.ranks, self.config.seed, phase.batch, gains
         )
@@ -198,7 +204,10 @@ class Trainer:
             return losses
         optimizer.param_groups[0]["max_iter"] = min(CHUNK, phase.lbfgs - (step - phase.adam) * CHUNK)
         optimizer.step(lambda: sum(self.objective(work.observe(step)).values()))
-        return self.objective(work.observe(step))
+        losses = self.objective(work.observe(step))
+        if step == phase.adam and not math.isfinite(sum(losses.values())):
+            raise InputError("the objective is no number from the start: look at reference energies and weights")
+        return losses
 
     def _count_failures(self, work: Work) -> None:
         for name, reason in work.failures.items():

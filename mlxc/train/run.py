@@ -40,6 +40,8 @@ def train(path: Path, out: Path | None = None, resume: bool = False, members: in
     config = read_config(path)
     out = out or Path(path).parent / config.name
     config = replace(config, data=replace(config.data, cache=config.data.cache or out / "cache"))
+    if resume and not out.is_dir():
+        raise InputError(f"{out} holds nothing to go on with: start without --resume")
     with sole_use(out) if Ranks().first else nullcontext():
         return _trained(config, out, resume, members)
 
@@ -50,6 +52,9 @@ def _trained(config: Config, out: Path, resume: bool, members: int) -> Path:
         return out
     if not config.start:
         raise InputError("members have one model to start from: train that first, and name it as `start`")
+    if Path(config.start).resolve() == out.resolve():
+        raise InputError(f"{out} is the model to start from, which the ensemble would replace: give another name")
+    _refuse_finished(out, resume)
     folders = [out / f"member-{k}" for k in range(1, members + 1)]
     trained: list[NeuralMetaGGA] = []
     for k, folder in enumerate(folders):
@@ -75,12 +80,19 @@ def _trained(config: Config, out: Path, resume: bool, members: int) -> Path:
     return out
 
 
+def _refuse_finished(out: Path, resume: bool = False) -> None:
+    """InputError where a folder holds a model that is not the one to be resumed: it would be lost."""
+    if (out / "model.json").exists() and not resume:
+        raise InputError(f"{out} holds a finished model: give another --out")
+
+
 def _train_one(config: Config, out: Path, resume: bool, known: dict[str, Any] | None = None) -> NeuralMetaGGA:
     """One run in a folder of its own, which then is a model's folder too; `known`: its domain, if that is known."""
     if checkpoint.exists(out) and not resume:
         raise InputError(f"{out} holds a run already: go on with --resume or give another --out")
-    if resume and not checkpoint.exists(out):
-        raise InputError(f"{out} holds no checkpoint: start without --resume")
+    if not checkpoint.exists(out):
+        _refuse_finished(out)
+        resume = False  # it was stopped before the first step: the densities that are there serve
     data = training_set(config.data, config.seed, active(config))
     make_folder(out)
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))

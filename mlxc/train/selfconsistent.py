@@ -99,7 +99,7 @@ class SelfConsistentPhase:
     ):
         self.functional, self.data, self.settings, self.ranks, self.seed = functional, data, settings, ranks, seed
         self.size = batch
-        #: What is added to the energies of the species, (M,) Eh.
+        #: What is added to the energies of the species, (M,) Eh; nan where it is not known, nor the energy then.
         self.gains = torch.zeros(len(data.species), dtype=torch.float64) if gains is None else gains
         #: Kinds of results that are asked for, in a fixed order.
         self.kinds = [k for k in OF_REFERENCES if k in kinds]
@@ -127,7 +127,7 @@ class SelfConsistentPhase:
 
     def look(self) -> State:
         """The same without gradients for what does not change from look to look: rows kept out, and the first batch of
-        references and conditions (without rows kept out: of all rows)."""
+        references and conditions; without rows kept out the first batch of the rows to train on."""
         rows, targets = self.batch(0)
         if self.data.outside:
             rows = [r for r in rows if r.set not in self.data.weights] + self.data.outside
@@ -152,12 +152,13 @@ class SelfConsistentPhase:
         for i in (i for i in wanted if i % self.ranks.world == self.ranks.rank):
             try:
                 mf = self._converged(i)
-                energy = carrying(float(mf.e_tot + self.gains[i]), energy_gradient(mf) if gradients else None)
+                if not self.gains[i].isnan():
+                    energy = carrying(float(mf.e_tot + self.gains[i]), energy_gradient(mf) if gradients else None)
+                    energies = energies.index_add(0, torch.tensor([i]), energy)
+                    known[i] = 1
             except FAILURES as err:
                 failures[i] = str(err)
                 continue
-            known[i] = 1
-            energies = energies.index_add(0, torch.tensor([i]), energy)
             for k in (k for k, t in enumerate(targets) if t.species == i):
                 try:
                     found = self._solve_target(mf, targets[k], gradients)
@@ -167,7 +168,8 @@ class SelfConsistentPhase:
                 for kind, result in found.items():
                     results[kind] = results[kind].index_add(0, torch.tensor([k]), carrying(*result))
                     there[kind][k] = 1
-        self.failures = {self.data.species[i].id: why for i, why in sorted(self.ranks.union(failures).items())}
+        failures = self.ranks.union(failures)
+        self.failures = {self.data.species[i].id: why for i, why in sorted(failures.items())}
         kept = {k: self.ranks.total(t) > 0 for k, t in there.items()}
         return State(
             self.functional,
@@ -175,7 +177,7 @@ class SelfConsistentPhase:
             self.ranks.total(known) > 0,
             {k: results[k][kept[k]] for k in self.kinds},
             rows=rows,
-            failed=len(self.failures),
+            failed=len(failures),
         )
 
     def _solve_target(self, mf: Any, target: Target, gradients: bool) -> dict[str, Solved]:
@@ -212,5 +214,5 @@ class SelfConsistentPhase:
         return {str(i): torch.from_numpy(d) for i, d in self.ranks.union(self.densities).items()}
 
     def remember(self, memory: dict[str, Any]) -> None:
-        """Take up what `memory` gave."""
-        self.densities = {int(i): d.numpy() for i, d in memory.items()}
+        """Take up what `memory` gave, of the species that this process works on: others would never be renewed here."""
+        self.densities = {int(i): d.numpy() for i, d in memory.items() if int(i) % self.ranks.world == self.ranks.rank}
