@@ -17,6 +17,7 @@ import platform
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pyscf
 import torch
@@ -78,11 +79,12 @@ HARD = [
 
 def summary(found: dict[str, dict]) -> dict:
     """Counts of rungs, and what did not go well, of results by species."""
+    cycles = [r["cycles"] for r in found.values() if r["converged"]]
     return {
         "species": len(found),
         "first_rung": sum(bool(r.get("attempts")) and r["attempts"][0]["converged"] for r in found.values()),
         "rungs": dict(Counter(r["rung"] for r in found.values())),
-        "cycles": round(sum(r.get("cycles", 0) for r in found.values()) / max(1, len(found)), 1),
+        "cycles": round(mean(cycles), 1) if cycles else None,
         "not_found": sorted(i for i, r in found.items() if not r["converged"]),
         "faults": {i: r["faults"] for i, r in sorted(found.items()) if r["faults"]},
     }

@@ -1,5 +1,6 @@
 """`mlxc bench`: what it asks, what it keeps, what it averages."""
 
+import csv
 import json
 import os
 import runpy
@@ -210,6 +211,55 @@ def test_a_reaction_with_an_unconverged_species_is_no_average(benchmark_folder, 
     assert "pbe0: no result for hf" in printed
 
 
+def test_extras_that_are_asked_for_in_turn_are_kept_together(tmp_path, in_turn):
+    """A species is not computed again for what an earlier run has found, whatever was asked in between."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    row = {"id": "h2", "set": "x", "charge": 0, "multiplicity": 1, "symbols": ["H", "H"]}
+    (folder / "systems.jsonl").write_text(json.dumps(row | {"coords_angstrom": [[0, 0, 0], [0, 0, 0.75]]}) + "\n")
+    (folder / "reactions.jsonl").write_text("")
+    rows = {"bonds": ("bond_1_2", 0.7414, "angstrom"), "spheres": ("polarizability", 5.2, "bohr^3")}
+    properties = [{"id": "h2", "set": s, "property": p, "value": v, "unit": u} for s, (p, v, u) in rows.items()]
+    (folder / "properties.jsonl").write_text("\n".join(map(json.dumps, properties)))
+    found = [run(folder, out, "--sets", s)[1]["functionals"][0]["properties"] for s in ("bonds", "spheres", "bonds")]
+    assert found[0] == found[2]
+    assert len(in_turn) == 2
+    both = run(folder, out, "--sets", "bonds,spheres")[1]["functionals"][0]["properties"]
+    assert both == found[0] + found[1]
+    assert len(in_turn) == 2
+
+
+def test_averages_over_other_rows_are_not_compared():
+    """Either functional has failed in one of two rows, not in the same one; and what WTMADs are averages of is said."""
+    sets = [*list(GMTKN55)[:10], "W4-17"]
+    systems = {i: make_system(i, 0, 2, ("H",), [(0.0, 0.0, z)]) for z, i in enumerate(("a", "b"))}
+    rows = [
+        Reaction(s, i, {i: 1}, 0.0, "train" if s == sets[0] else "dev", s == sets[1]) for s in sets for i in systems
+    ]
+    content = {"protocol": PROTOCOLS["fast"].settings(), "data": "made up", "mlxc": "0", "pyscf": "0"}
+
+    def functional(name, lost=()):
+        results = {
+            i: {"converged": i not in lost, "rung": "diis", "faults": [], "energy_hartree": len(name) / KCAL}
+            for i in systems
+        }
+        return {"name": name, "xc": name} | judged(Suite("any", systems, rows, [], {}), results, name)
+
+    def page(*functionals):
+        found = content | {"functionals": list(functionals)}
+        return report.html(found, {f["name"]: {} for f in functionals}), report.table(found)
+
+    html, text = page(functional("x"), functional("xyz"))
+    assert html.count('class="number best"') == len(sets) + 3
+    assert "x, xyz: WTMADs over 20 of 1505 rows, in 10 of 55 sets" in text
+    assert "trained on 4 of these rows" in text
+    html, text = page(functional("x", "a"), functional("xyz", "b"))
+    assert "best" not in html.split("</style>")[1]
+    assert "x: WTMADs" not in text
+    assert "WTMADs over 10 of 1505 rows" in text
+    assert f"x: no result for a; left out: {sets[0]} a, " in text
+
+
 def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
     _, found = run(benchmark_folder, tmp_path, "--elements", "H", "--role", "train", "--sets", "W4-17")
     assert [r["name"] for r in found["functionals"][0]["reactions"]] == ["bond1"]
@@ -221,6 +271,7 @@ def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
         (["--basis", "none"], "basis 'none' is unknown"),
         (["--xc", "none"], "unknown functional 'none'"),
         (["--xc", "svwn-d4"], "PySCF cannot run 'svwn-d4'"),
+        (["--xc", "pbe-d3"], "PySCF cannot run 'pbe-d3'"),
         (["--xc", ","], "no functional is given"),
         (["--elements", "Q"], "Q is not an element"),
     ):
@@ -360,6 +411,11 @@ def test_minima_and_polarizabilities(tmp_path, in_turn, capsys):
     errors = [p["error"] for p in found["functionals"][0]["properties"]]
     assert 0 < abs(errors[0]) < 0.03
     assert 0 < abs(errors[1]) < 150
+    kept = json.loads(next((tmp_path / "out" / "species").iterdir()).read_text())["result"]
+    h2 = gto.M(atom=list(zip("HH", kept["coords_angstrom"], strict=True)), basis="def2-svpd", verbose=0)
+    averaged = mlxc.vibrations(mlxc.KS(h2, "pbe0").density_fit().run(conv_tol=1e-10)).frequencies_cm[-1]
+    protium = np.sqrt(1.008 / 1.00782503)  # PySCF averages 1.008
+    assert kept["frequencies_cm"][-1] == pytest.approx(averaged * protium, rel=2e-5)
     assert 0 < abs(errors[2]) < 1
     assert len(in_turn) == 1
     # at the geometry that is given, whatever else is asked
@@ -443,6 +499,23 @@ def test_the_page_stands_alone(benchmark_folder, tmp_path, in_turn):
     found = json.loads((tmp_path / "report.json").read_text())
     times = json.loads((tmp_path / "timings.json").read_text())
     assert report.html(found, times) == text
+    with (tmp_path / "averages.csv").open() as f:
+        averages = list(csv.DictReader(f))
+    assert [(a["functional"], a["set"]) for a in averages] == [("pbe0", "W4-17"), ("pbe", "W4-17")]
+    expected = found["functionals"][1]["summary"]["sets"]["W4-17"]
+    assert float(averages[1]["rmse"]) == expected["rmse"]
+    assert float(averages[1]["max"]) == expected["max"]
+
+
+def test_worst_of_reactions_and_of_each_quantity(benchmark_folder, tmp_path, in_turn):
+    argv = ["bench", "--xc", "pbe", "--sets", "atomization,dipoles-small", "--elements", "H,F"]
+    assert main([*argv, "--protocol", "fast", "--basis", "sto-3g", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text().split("Largest errors")[1]
+    found = json.loads((tmp_path / "report.json").read_text())["functionals"][0]
+    assert "<th>reaction</th>" in text
+    assert "<th>dipole_norm</th>" in text
+    for row in found["properties"]:
+        assert f"{row['error']:+.3g} %" in text
 
 
 def test_dispersion_is_part_of_a_name(benchmark_folder, tmp_path, in_turn):

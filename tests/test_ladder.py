@@ -137,6 +137,23 @@ def test_an_analysis_that_breaks_off_leaves_the_solution(mole, monkeypatch):
     assert examined.faults() == ["stability not examined: no second derivatives"]
 
 
+def test_a_lower_solution_stays_where_the_next_analysis_breaks_off(stretched, monkeypatch):
+    solution = climb(starting(stretched))
+    expected = settled(solution, broken_symmetry=True)
+    assert expected.mf.e_tot < solution.mf.e_tot - 0.02
+
+    def stability(self, **_):
+        raise NotImplementedError("not of unrestricted ones")
+
+    monkeypatch.setattr(scf.uhf.UHF, "stability", stability)
+    examined = settled(solution, broken_symmetry=True)
+    assert examined.mf.e_tot == pytest.approx(expected.mf.e_tot, abs=1e-8)
+    assert examined.rung == "broken symmetry"
+    assert [a.rung for a in examined.attempts] == ["diis", "broken symmetry"]
+    assert examined.faults() == ["stability not examined: not of unrestricted ones"]
+    assert len(solution.attempts) == 1
+
+
 def test_an_attempt_that_came_lower_is_a_fault(mole):
     solution = climb(starting(mole("H2", "6-31g")))
     solution.attempts[0].energy -= 0.1

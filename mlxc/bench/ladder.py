@@ -175,45 +175,47 @@ def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
 
     With `broken_symmetry` a restricted solution may become an unrestricted one; of a singlet whose instabilities, if
     there are any, lead to nothing lower this is tried from the density of `parted` orbitals.  Where the analysis breaks
-    off, as PySCF's does for functionals without second derivatives, the solution stays as it is.
+    off, as PySCF's does for functionals without second derivatives, the last solution stays as it is.
     """
+    solution = replace(solution, attempts=list(solution.attempts))
     try:
-        return _followed(solution, broken_symmetry)
+        for _ in range(DESCENTS):
+            lower, stable = _examined(solution, broken_symmetry)
+            if lower is None:
+                return replace(solution, stable=stable)
+            solution = lower
     except BREAKS as err:
         return replace(solution, broken=" ".join(str(err).split()) or type(err).__name__)
+    return replace(solution, stable=False)
 
 
 def _from_density(mf: Any) -> Any:
     return converge(mf, mf.make_rdm1())
 
 
-def _followed(solution: Solution, broken_symmetry: bool) -> Solution:
-    mf, rung, attempts = solution.mf, solution.rung, list(solution.attempts)
-    for _ in range(DESCENTS):
-        restricted = np.ndim(mf.mo_occ) == 1
-        inside, outside, stable, stable_outside = mf.stability(
-            external=restricted and broken_symmetry, return_status=True
-        )
-        ways = [] if stable else [("stability", mf.copy(), inside, mf.mo_occ, second_order)]
-        if restricted and broken_symmetry:
-            occupations = np.array([mf.mo_occ > 0, mf.mo_occ > 1], dtype=float)
-            if stable_outside is False:
-                ways.append(("broken symmetry", mf.to_uks(), outside, occupations, second_order))
-            if mf.mol.spin == 0:  # far from any solution, where the second-order solver can climb
-                ways.append(("broken symmetry", mf.to_uks(), parted(mf), occupations, _from_density))
-        settled_in = stable and stable_outside is not False
-        lower = None
-        for step, other, orbitals, occupations, solve in ways:
-            other.mo_coeff, other.mo_occ = orbitals, occupations
-            other.callback = cycles = Cycles()
-            found = solve(other)
-            attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
-            alike = found.converged and abs(found.e_tot - mf.e_tot) < SAME
-            settled_in |= alike  # a rotation of an atom that the grid resists
-            if found.converged and found.e_tot <= mf.e_tot and not alike:
-                lower = found, step
-                break
-        if lower is None:
-            return Solution(mf, rung, attempts, stable=settled_in)
-        mf, rung = lower
-    return Solution(mf, rung, attempts, stable=False)
+def _examined(solution: Solution, broken_symmetry: bool) -> tuple[Solution | None, bool]:
+    """A lower solution that the instabilities lead to, None where there is none, and whether this one is stable then.
+
+    All attempts are added to those of the solution, whose list the lower one shares.
+    """
+    mf = solution.mf
+    restricted = np.ndim(mf.mo_occ) == 1
+    inside, outside, stable, stable_outside = mf.stability(external=restricted and broken_symmetry, return_status=True)
+    ways = [] if stable else [("stability", mf.copy(), inside, mf.mo_occ, second_order)]
+    if restricted and broken_symmetry:
+        occupations = np.array([mf.mo_occ > 0, mf.mo_occ > 1], dtype=float)
+        if stable_outside is False:
+            ways.append(("broken symmetry", mf.to_uks(), outside, occupations, second_order))
+        if mf.mol.spin == 0:  # far from any solution, where the second-order solver can climb
+            ways.append(("broken symmetry", mf.to_uks(), parted(mf), occupations, _from_density))
+    settled_in = stable and stable_outside is not False
+    for step, other, orbitals, occupations, solve in ways:
+        other.mo_coeff, other.mo_occ = orbitals, occupations
+        other.callback = cycles = Cycles()
+        found = solve(other)
+        solution.attempts.append(Attempt(step, float(found.e_tot), bool(found.converged), cycles.number))
+        alike = found.converged and abs(found.e_tot - mf.e_tot) < SAME
+        settled_in |= alike  # a rotation of an atom that the grid resists
+        if found.converged and found.e_tot <= mf.e_tot and not alike:
+            return Solution(found, step, solution.attempts), False
+    return None, bool(settled_in)

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pyscf.data.elements import COMMON_ISOTOPE_MASSES, charge
 from pyscf.data.nist import AU2DEBYE, BOHR, HARTREE2EV
 from pyscf.hessian import thermo
+from pyscf.scf import uhf
 
 from mlxc.errors import InputError
 from mlxc.harmonic import hessian
@@ -25,6 +27,7 @@ from mlxc.optimization import optimize
 from mlxc.properties import polarizability
 from mlxc.reference.benchmark import Property, System
 from mlxc.reference.schema import Reference
+from mlxc.scf import solved
 
 Result = dict[str, Any]
 
@@ -40,6 +43,16 @@ class Calculation:
     mf: Any
     fresh: Callable[[Any], Any]
     references: dict[str, Reference]
+
+    def again(self, mol: Any) -> Any:
+        """The same calculation of a molecule, carried to convergence from the density that is there.
+
+        Raises ConvergenceError.
+        """
+        mf = self.fresh(mol)
+        if isinstance(self.mf, uhf.UHF) and not isinstance(mf, uhf.UHF):  # of broken symmetry
+            mf = mf.to_uks()
+        return solved(mf, self.mf.make_rdm1())
 
 
 def _polarizability(c: Calculation) -> Result:
@@ -61,11 +74,13 @@ def _density(c: Calculation) -> Result:
 
 
 def _minimum(c: Calculation) -> Result:
-    """Coordinates and frequencies of the nearest minimum."""
-    mol, done = optimize(c.fresh(c.mf.mol).run(c.mf.make_rdm1()))
+    """Coordinates and frequencies of the nearest minimum, of the commonest isotopes, as those of experiment are."""
+    mol, done = optimize(c.again(c.mf.mol))
     if not done:
         raise InputError("the geometry did not converge")
-    waves = thermo.harmonic_analysis(mol, hessian(c.fresh(mol).run()), imaginary_freq=False)["freq_wavenumber"]
+    masses = np.array([COMMON_ISOTOPE_MASSES[charge(mol.atom_pure_symbol(i))] for i in range(mol.natm)])
+    found = thermo.harmonic_analysis(mol, hessian(c.again(mol)), imaginary_freq=False, mass=masses)
+    waves = found["freq_wavenumber"]
     return {"coords_angstrom": (mol.atom_coords() * BOHR).tolist(), "frequencies_cm": sorted(map(float, waves))}
 
 

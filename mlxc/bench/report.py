@@ -1,7 +1,7 @@
 """What `mlxc bench` found: a table of text, JSON, CSV and one HTML page without anything outside it.
 
-report.json, reactions.csv and properties.csv have no times in them, so that an interrupted run that goes on writes the
-same bytes as one that does not stop; times are in timings.json and on the page.
+report.json and the tables, .csv, have no times in them, so that an interrupted run that goes on writes the same bytes
+as one that does not stop; times are in timings.json and on the page.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,49 +37,60 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
     functionals = report["functionals"]
     lines: list[tuple[str, list[str], list[float | None]]] = []
 
-    def line(label: str, cells: list[str], values: list[float | None], rows: list[int | None]) -> None:
-        # Values over fewer rows than others are of the easier ones: they are compared with nothing.
+    def line(label: str, cells: list[str], values: list[float | None], rows: list[Hashable]) -> None:
+        # Values over other rows than those of others are compared with nothing: one may have the easier ones.
         lines.append((label, cells, values if len(set(rows)) == 1 else [None] * len(values)))
 
-    def number(label: str, values: list[float | None], rows: list[int | None]) -> None:
+    def number(label: str, values: list[float | None], rows: list[Hashable]) -> None:
         line(label, ["-" if v is None else f"{v:.3g}" for v in values], values, rows)
 
-    def add(label: str, averages: list[dict[str, Any]]) -> None:
+    def add(label: str, averages: list[dict[str, Any]], rows: list[Hashable]) -> None:
         cells = []
         for a in averages:
             failed = f" [{a['failed']} failed]" if a["failed"] else ""
             cells.append((f"{a['mae']:.3g} ({a['me']:+.3g})" if a["n"] else "-") + failed)
-        rows = max(a["n"] + a["failed"] for a in averages)
-        line(f"{label} [{rows}]", cells, [a.get("mae") for a in averages], [a["n"] for a in averages])
+        number_of_rows = max(a["n"] + a["failed"] for a in averages)
+        line(f"{label} [{number_of_rows}]", cells, [a.get("mae") for a in averages], rows)
+
+    def known(part: str, belongs: Callable[[dict[str, Any]], bool]) -> list[Hashable]:
+        """The rows of a part of the report that each functional has an error of, of those that belong to a line."""
+        error = "error_kcal" if part == "reactions" else "error"
+        return [frozenset(i for i, r in enumerate(f[part]) if belongs(r) and r[error] is not None) for f in functionals]
 
     first = functionals[0]["summary"]
     for s, of in first["sets"].items():
         mark = f" {TRAIN}" if "train" in of["roles"] else ""
-        add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals])
+        rows = known("reactions", lambda r, s=s: r["group"] == s)  # type: ignore[misc]
+        add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals], rows)
     weighted = [f["summary"]["gmtkn55"] for f in functionals]
     for name in ("wtmad1", "wtmad2", "wtmad4") if max(w.get("sets", 0) for w in weighted) >= ENOUGH else ():
-        number(f"WTMAD-{name[-1]}, kcal/mol", [w.get(name) for w in weighted], [w.get("rows") for w in weighted])
+        values = [w.get(name) for w in weighted]
+        number(f"WTMAD-{name[-1]}, kcal/mol", values, known("reactions", lambda r: r["set"] in GMTKN55))
     for i, p in enumerate(first["properties"]):
         label = f"{p['set']}, {p['unit']}" if p["quantity"] in p["set"] else f"{p['set']}: {p['quantity']}, {p['unit']}"
         averages = [f["summary"]["properties"][i] for f in functionals]
-        add(label, averages)
+        rows = known("properties", lambda r, p=p: (r["set"], r["group"]) == (p["set"], p["quantity"]))  # type: ignore[misc]
+        add(label, averages, rows)
         if p["quantity"] == "dipole_norm":  # as this benchmark is usually quoted
-            number(f"{p['set']}: RMS, {p['unit']}", [a.get("rmse") for a in averages], [a["n"] for a in averages])
+            number(f"{p['set']}: RMS, {p['unit']}", [a.get("rmse") for a in averages], rows)
     return lines
 
 
 def left_out(report: Report) -> list[str]:
     """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage."""
     out = []
-    counts = {f["name"]: f["summary"]["gmtkn55"] for f in report["functionals"]}
-    alike: dict[tuple[int, int], list[str]] = {}
-    for name, c in counts.items():
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for f in report["functionals"]:
+        c = f["summary"]["gmtkn55"]
         if c.get("sets", 0) >= ENOUGH:
-            alike.setdefault((c["rows"], c["sets"]), []).append(name)
-    for (rows, sets), names in alike.items():
+            rows = [r for r in f["reactions"] if r["converged"] and r["set"] in GMTKN55]
+            seen = sum(r["role"] == "train" or r["group"] != r["set"] for r in rows)
+            alike.setdefault((c["rows"], c["sets"], seen), []).append(f["name"])
+    for (number, sets, seen), names in alike.items():
         out.append(
-            f"{', '.join(names)}: WTMADs over {rows} of {sum(w.rows for w in GMTKN55.values())} rows, in "
-            f"{sets} of {len(GMTKN55)} sets of GMTKN55"
+            f"{', '.join(names)}: WTMADs over {number} of {sum(w.rows for w in GMTKN55.values())} rows, in "
+            f"{sets} of {len(GMTKN55)} sets of GMTKN55; models of mlxc were trained on {seen} of these rows or on all "
+            "their molecules"
         )
     for f in report["functionals"]:
         if covered := f["summary"]["coverage"]:
@@ -88,7 +99,8 @@ def left_out(report: Report) -> list[str]:
                 f"uncertainty and {covered['within_twice']:.0%} by less than 1.96 times it (ideally 68% and 95%)"
             )
         if f["failed"]:
-            out.append(f"{f['name']}: no result for {', '.join(f['failed'])}; reactions with them are left out")
+            lost = ", ".join(f"{r['set']} {r['name']}" for r in f["reactions"] if not r["converged"])
+            out.append(f"{f['name']}: no result for {', '.join(f['failed'])}{'; left out: ' if lost else ''}{lost}")
         if f["doubtful"]:
             cases = "; ".join(f"{id}: {', '.join(why)}" for id, why in list(f["doubtful"].items())[:5])
             more = f"; and {len(f['doubtful']) - 5} more" if len(f["doubtful"]) > 5 else ""
@@ -124,9 +136,24 @@ def settings(report: Report) -> str:
     )
 
 
-def _csv(report: Report, part: str) -> str:
-    """Rows of all functionals as CSV."""
-    rows = [{"functional": f["name"], **row} for f in report["functionals"] for row in f[part]]
+def _rows(report: Report, part: str) -> list[dict[str, Any]]:
+    return [{"functional": f["name"], **row} for f in report["functionals"] for row in f[part]]
+
+
+def _averages(report: Report) -> list[dict[str, Any]]:
+    """A row for each functional and set or quantity."""
+    return [
+        {"functional": f["name"], **row}
+        for f in report["functionals"]
+        for row in (
+            *({"set": s, "unit": "kcal/mol", **a} for s, a in f["summary"]["sets"].items()),
+            *f["summary"]["properties"],
+        )
+    ]
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV; the columns are all that any of them has."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(k for row in rows for k in row)))
     writer.writeheader()
@@ -177,15 +204,35 @@ def _figures(report: Report, times: Times) -> Iterable[tuple[str, Any]]:
     yield "Times", figure
 
 
-def _worst(functional: dict[str, Any]) -> str:
-    rows = sorted((r for r in functional["reactions"] if r["converged"]), key=lambda r: -abs(r["error_kcal"]))
+def _largest(head: str, rows: Iterable[tuple[str, str, float, float, str]]) -> str:
+    """The WORST of rows (set, name, reference, error, unit) as a table."""
     body = "".join(
-        f"<tr><td>{escape(r['set'])}</td><td>{escape(r['name'])}</td><td class=number>{r['ref_kcal']:.2f}</td>"
-        f"<td class=number>{r['error_kcal']:+.2f}</td></tr>"
-        for r in rows[:WORST]
+        f"<tr><td>{escape(s)}</td><td>{escape(name)}</td><td class=number>{ref:.4g}</td>"
+        f"<td class=number>{error:+.3g} {escape(unit)}</td></tr>"
+        for s, name, ref, error, unit in sorted(rows, key=lambda r: -abs(r[3]))[:WORST]
     )
-    head = "<tr><th>set</th><th>reaction</th><th>reference</th><th>error / kcal/mol</th></tr>"
-    return f"<h3>{escape(functional['name'])}</h3><table>{head}{body}</table>" if rows else ""
+    head = f"<tr><th>set</th><th>{head}</th><th>reference</th><th>error</th></tr>"
+    return f"<table>{head}{body}</table>" if body else ""
+
+
+def _worst(functional: dict[str, Any]) -> str:
+    """Largest errors of reactions, and of each quantity."""
+    known = [p for p in functional["properties"] if p["error"] is not None]
+    parts = [
+        _largest(
+            "reaction",
+            ((r["set"], r["name"], r["ref_kcal"], r["error_kcal"], "kcal/mol")
+             for r in functional["reactions"] if r["converged"]),
+        ),
+        *(
+            _largest(
+                quantity,
+                ((p["set"], p["id"], p["ref"], p["error"], p["error_unit"]) for p in known if p["group"] == quantity),
+            )
+            for quantity in dict.fromkeys(p["group"] for p in known)
+        ),
+    ]  # fmt: skip
+    return f"<h3>{escape(functional['name'])}</h3>{''.join(parts)}" if any(parts) else ""
 
 
 def html(report: Report, times: Times) -> str:
@@ -216,8 +263,9 @@ def write(out: Path, report: Report, times: Times) -> list[Path]:
     """Write all files of a report into a folder; returns their paths.  Raises InputError where that is not possible."""
     contents = {
         "report.json": json.dumps(report, indent=1) + "\n",
-        "reactions.csv": _csv(report, "reactions"),
-        "properties.csv": _csv(report, "properties"),
+        "averages.csv": _csv(_averages(report)),
+        "reactions.csv": _csv(_rows(report, "reactions")),
+        "properties.csv": _csv(_rows(report, "properties")),
         "timings.json": json.dumps(times, indent=1) + "\n",
         "report.html": html(report, times),
     }

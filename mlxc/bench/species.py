@@ -97,22 +97,34 @@ class Species:
         """The file of its result in a folder."""
         return folder / f"{hashlib.sha256(json.dumps(self.identity).encode()).hexdigest()[:20]}.json"
 
-    def stored(self, folder: Path) -> Result | None:
-        """The result that the folder has; None where there is none, a damaged one, or one of less or something else."""
+    def _content(self, folder: Path) -> tuple[dict[str, Any], Result] | None:
+        """What the folder has: `more` and the result; None where there is nothing, or something damaged or else."""
         try:
             content = json.loads(self.path(folder).read_text())
-            complete = content["of"] == self.identity and content["more"].items() >= self.more.items()
-            result = content["result"]
+            more, result = dict(content["more"]), content["result"]
             found = digest(result)
             # Files of earlier versions have no hash.
             whole = content.get("sha256", found) == found and isinstance(result["converged"], bool)
-            return result if complete and whole else None
+            return (more, result) if whole and content["of"] == self.identity else None
         except UNREADABLE:
             return None
 
+    def stored(self, folder: Path) -> Result | None:
+        """The result that the folder has; None where there is none, or one of less or something else."""
+        found = self._content(folder)
+        return found[1] if found and found[0].items() >= self.more.items() else None
+
     def store(self, folder: Path, result: Result) -> None:
-        """Write the file of a result.  Raises InputError where that is not possible."""
-        content = {"of": self.identity, "more": self.more, "id": self.system.id, "result": result}
+        """Write the file of a result, together with what the folder has of it and that does not hold: other extras.
+
+        Raises InputError where that is not possible.
+        """
+        more, before = self._content(folder) or ({}, {})
+        if not (result["converged"] and before.get("converged")):
+            more, before = {}, {}
+        densities = {**before.get("densities", {}), **result.get("densities", {})}
+        result = {**before, **result, **({"densities": densities} if densities else {})}
+        content = {"of": self.identity, "more": more | self.more, "id": self.system.id, "result": result}
         content["sha256"] = digest(result)
         write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
 

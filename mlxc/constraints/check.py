@@ -69,7 +69,8 @@ class Outcomes:
         self.identity = {"xc": xc, "sha256": models.sha256(xc), "mlxc": __version__, "pyscf": pyscf.__version__,
                          "quick": quick}  # fmt: skip
         self.subject, self.folder = Subject(xc), folder
-        self._found = {c.name: outcome for c in CONDITIONS if (outcome := self._stored(c))}
+        self._found: dict[str, dict[str, Any]] = {}
+        self.refresh()
 
     def _path(self, condition: Condition) -> Path:
         key = hashlib.sha256(json.dumps([self.identity, condition.name]).encode()).hexdigest()[:16]
@@ -97,6 +98,10 @@ class Outcomes:
         if self.folder and outcome["status"] != "not measured":  # which may be mended, and is tried again
             content = {"of": self.identity, "outcome": outcome, "sha256": digest(outcome)}
             write_atomic(self._path(condition), json.dumps(content) + "\n")
+
+    def refresh(self) -> None:
+        """Take up what others have put into the folder since."""
+        self._found |= {c.name: outcome for c in CONDITIONS if (outcome := self._stored(c))}
 
     def has(self, condition: Condition) -> bool:
         """Whether there is an outcome."""
@@ -134,6 +139,8 @@ def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Pat
                 bar.set_postfix_str(f"{outcomes.subject.name}: {condition.name}")
                 outcomes.measure(condition)
                 bar.update()
+    for outcomes in found:
+        outcomes.refresh()
     conditions = [c for c in CONDITIONS if any(o.has(c) for o in found)]
     described = ("name", "family", "statement", "source", "method", "unit", "tolerance")
     report = {

@@ -14,6 +14,8 @@ LEGEND = (
 )
 #: What a quick check says of itself.
 QUICK = "quick: of the systems and points that a condition names, some"
+#: Panels of curves beside each other.
+ABREAST = 3
 #: Cases of a condition that the page lists, the largest first.
 LISTED = 8
 
@@ -54,8 +56,12 @@ def _plot(panels: list[tuple[str, list[dict[str, Any]]]], axis: str) -> str:
     """Curves of several functionals, one panel each, as SVG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 3), layout="constrained")
-    for axes, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    rows, columns = -(-len(panels) // ABREAST), min(len(panels), ABREAST)
+    figure = Figure(figsize=(4.2 * columns, 3 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, (name, curves) in zip(places, panels, strict=False):
         for curve in curves:
             axes.plot(curve["x"], curve["y"], label=curve["label"])
             if curve["x"][0] > 0 and curve["x"][-1] / curve["x"][0] > 50:
