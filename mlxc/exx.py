@@ -29,7 +29,7 @@ from mlxc.errors import InputError
 from mlxc.pairs import FittedPairs
 from mlxc.parallel import each, shared_out
 from mlxc.potentials import AuxiliaryPotentials
-from mlxc.tables import PotentialTable, Store
+from mlxc.tables import Kept, PotentialTable, Store
 
 #: Eigenvalues of a density matrix below this are nothing but rounding.
 OCCUPATION_MIN = 1e-10
@@ -134,7 +134,7 @@ class FittedExchange:
     coords : (G, 3) points in Bohr
     omega : range separation, Bohr^-1, for erf(omega r)/r; 0 for 1/r
     auxbasis : as in PySCF; by default `auxiliary_basis(mol)`
-    max_memory : MB for the tables; what does not fit is kept on disk
+    max_memory : MB for the tables, and half as much for `kept`; what does not fit is on disk, or not kept
 
     Raises InputError where there is no auxiliary basis or a linearly dependent one.
     """
@@ -154,6 +154,9 @@ class FittedExchange:
         self._pairs = store.empty((self.naux, mol.nao * (mol.nao + 1) // 2))
         self._fill_pairs()
         self.potentials = PotentialTable(AuxiliaryPotentials(self.auxmol, omega), coords, store)
+        #: Room for basis functions at the points, which are needed in every cycle, and how the points are divided into
+        #: blocks, by the number of threads: see mlxc.integrate.
+        self.kept, self.ranges = Kept(max_memory / 2), dict[int, list[tuple[int, int]]]()
 
     def _fill_pairs(self) -> None:
         """(P|mu nu), (naux, nao (nao + 1) / 2), by groups of auxiliary shells."""

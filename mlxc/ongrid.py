@@ -15,6 +15,7 @@ from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
 from mlxc.features import Features, GridMap
 from mlxc.functional import Functional
+from mlxc.numint import features_of
 
 #: Grid points worked on at a time.
 BLOCK = 20000
@@ -81,11 +82,11 @@ def semilocal_features(mf: Any, dms: np.ndarray, xctype: str = "MGGA") -> Featur
 def needed_features(mf: Any, dms: np.ndarray) -> Features:
     """Features of spin density matrices (S, nao, nao) on the whole grid of `mf`, as its functional needs them."""
     functional = functional_of(mf)
-    f = semilocal_features(mf, dms, functional.xctype)
     if functional.exx_omega is None:
-        return f
-    tables = mf._numint.tables(mf.mol, mf.grids, mf.max_memory)
-    return replace(f, ex=torch.from_numpy(np.stack([energy_density(tables, d) for d in dms])))
+        return semilocal_features(mf, dms, functional.xctype)
+    x = torch.from_numpy(mf._numint.variables(mf.mol, mf.grids, dms, mf.max_memory))
+    # Densities as they are, negative ones of changed matrices too: differences of features are to be exact.
+    return replace(features_of(x, len(dms) - 1), rho=x[: len(dms)] / (3 - len(dms)))
 
 
 def exchange_at(mol: gto.Mole, coords: np.ndarray, dm: torch.Tensor, omega: float = 0.0) -> torch.Tensor:

@@ -7,6 +7,7 @@ points determine all others, so that a product with the table of many functions 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -49,6 +50,26 @@ class Store:
         kept = self.empty(array.shape)
         kept[:] = array
         return kept
+
+
+class Kept:
+    """Arrays by their keys, while they fit into max_memory (MB); those that do not are made anew each time."""
+
+    def __init__(self, max_memory: float):
+        self._free = max_memory * 1e6
+        self._arrays: dict[Hashable, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of this key."""
+        found = self._arrays.get(key)
+        if found is None:
+            found = make()
+            with self._lock:
+                if found.nbytes < self._free:
+                    self._free -= found.nbytes
+                    self._arrays[key] = found
+        return found
 
 
 def interpolation(rows: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

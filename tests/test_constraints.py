@@ -251,7 +251,7 @@ def test_known_failures_of_fractional_electrons():
     assert spread == pytest.approx([2 * bends[0] + repulsion, 2 * bends[1]], abs=0.1)
     for name in ("fractional spin", "flat plane", "stretched H2", "derivative discontinuity", "ionization potential"):
         assert CONDITIONS[name].check(pbe, quick=True)["status"] == "fail"
-    # Hartree-Fock: none in H, in He the relaxation of He+, 0.86168 - 0.91796 Eh (Clementi, Roetti, 1974) in a large basis.
+    # Hartree-Fock: none in H, in He the relaxation of He+, 0.8617 - 0.9180 Eh (Clementi, Roetti, 1974; larger basis).
     potentials = dict(CONDITIONS["ionization potential"].check(hf, quick=True)["cases"])
     assert potentials["H"] == pytest.approx(0, abs=1e-3)
     assert potentials["He"] == pytest.approx(-1.53, abs=0.04)

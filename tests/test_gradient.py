@@ -162,7 +162,8 @@ def test_what_pyscf_would_leave_out_is_refused():
     mf = charged[1].run(conv_tol=1e-11)
     slope = gradient_method(mf).kernel()[1, 2]
     energies = [
-        mf.copy().reset(mol.set_geom_(np.array([(0, 0, 0), (0, 0, 1 + d)]), inplace=False)).kernel() for d in (1e-3, -1e-3)
+        mf.copy().reset(mol.set_geom_(np.array([(0, 0, 0), (0, 0, 1 + d)]), inplace=False)).kernel()
+        for d in (1e-3, -1e-3)
     ]
     assert slope == pytest.approx((energies[0] - energies[1]) / 2e-3 * BOHR, abs=1e-5)
     with pytest.raises(InputError, match="the charges"):

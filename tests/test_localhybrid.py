@@ -11,12 +11,13 @@ import mlxc
 from mlxc.analytic import LDA_X, Total, pw92, r2scan_correlation
 from mlxc.backend import Label
 from mlxc.errors import InputError
-from mlxc.exx import auxiliary_basis
+from mlxc.exx import auxiliary_basis, energy_density
 from mlxc.features import Features
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.limits import MIXING, bounded_mixing, scaled_correlation, tail_gate
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid, iso_orbital
 from mlxc.neural import NeuralLocalHybrid
+from mlxc.ongrid import needed_features, semilocal_features, spin_densities
 from mlxc.properties import polarizability
 
 
@@ -335,6 +336,25 @@ def test_fractional_occupations(whole, mole, monkeypatch):
         assert np.allclose(np.diag(c.T @ f @ c), e, atol=1e-4)
     with pytest.raises(InputError, match="fractional"):
         mf.gen_response()
+
+
+@pytest.mark.parametrize("memory", [4000, 1])
+@pytest.mark.parametrize("name", ["H2O", "CH3"])
+def test_features_are_those_of_the_density_matrix(name, memory, mole, rng):
+    """In the grid's order, of matrices that are not positive too, whether basis functions are kept or not."""
+    mf = mlxc.KS(mole(name), "t-lmf").set(max_memory=memory)
+    mf.grids.level = 0
+    mf.run(max_cycle=1)
+    dms = spin_densities(mf)
+    change = rng.normal(size=dms.shape)
+    for dm in (dms, dms - abs(dms).max() * (change + change.swapaxes(1, 2))):
+        found, expected = needed_features(mf, dm), semilocal_features(mf, dm)
+        tables = mf._numint.tables(mf.mol, mf.grids, memory)
+        ex = np.stack([energy_density(tables, d) for d in dm])
+        for k in ("rho", "sigma", "tau"):
+            assert np.allclose(getattr(found, k), getattr(expected, k), rtol=1e-8, atol=1e-8), k
+        assert np.allclose(found.ex, ex, rtol=1e-8, atol=1e-8)
+    assert (found.rho < -1e-3).any()
 
 
 def test_checkpoint_holds_the_final_orbitals(mole, monkeypatch, tmp_path):

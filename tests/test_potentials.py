@@ -7,7 +7,7 @@ from pyscf import df, gto
 
 from mlxc.exx import auxiliary_mole
 from mlxc.potentials import AuxiliaryPotentials, boys
-from mlxc.tables import INTERPOLATION, PotentialTable, Store, compact_groups, interpolation
+from mlxc.tables import INTERPOLATION, Kept, PotentialTable, Store, compact_groups, interpolation
 
 MOLECULES = {"H2O": "O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587", "HBr": "Br 0 0 0; H 0 0 1.41"}
 
@@ -100,3 +100,18 @@ def test_table_spreads_and_gathers(memory, chain, rng):
             compressed += group.weights is not None
     assert compressed > 0
     assert abs(gathered - values @ exact.T).max() < 1e3 * INTERPOLATION * abs(exact).max()
+
+
+def test_arrays_are_kept_while_there_is_room():
+    kept, made = Kept(1.0), []
+
+    def make(size):
+        made.append(size)
+        return np.full(size, float(len(made)))
+
+    first = kept.get("a", lambda: make(100_000))  # 0.8 MB
+    assert kept.get("a", lambda: make(100_000)) is first
+    for _ in range(2):
+        assert kept.get("b", lambda: make(100_000))[0] > 1
+    assert kept.get("c", lambda: make(10)) is kept.get("c", lambda: make(10))
+    assert made == [100_000, 100_000, 100_000, 10]
