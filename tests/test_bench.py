@@ -21,9 +21,9 @@ from mlxc import models
 from mlxc.bench import report, suite
 from mlxc.bench import species as species_module
 from mlxc.bench.judge import judged
-from mlxc.bench.ladder import first_density
+from mlxc.bench.ladder import Solution, first_density, settled
 from mlxc.bench.protocol import PROTOCOLS, Protocol
-from mlxc.bench.quantities import check, error, value
+from mlxc.bench.quantities import Calculation, check, error, value
 from mlxc.bench.species import Species, compute, identity_of
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
 from mlxc.bench.suite import Suite
@@ -422,6 +422,18 @@ def test_minima_and_polarizabilities(tmp_path, in_turn, capsys):
     (folder / "properties.jsonl").write_text(json.dumps(properties[2]))
     _, alone = run(folder, tmp_path / "alone", xc="pbe0", basis="def2-svpd")
     assert alone["functionals"][0]["properties"][0]["error"] == pytest.approx(errors[2], abs=1e-6)
+
+
+def test_other_geometries_keep_a_broken_symmetry():
+    """A restricted calculation that went over to a lower unrestricted one goes on from there."""
+    mol = gto.M(atom="H 0 0 0; H 0 0 2.5", basis="6-31g", verbose=0)
+    restricted = mlxc.KS(mol, "pbe0").run()
+    lower = settled(Solution(restricted, "diis"), broken_symmetry=True).mf
+    assert lower.e_tot < restricted.e_tot - 0.02
+    again = Calculation(lower, lambda mol: mlxc.KS(mol, "pbe0"), {}).again(mol)
+    assert again.e_tot == pytest.approx(lower.e_tot, abs=1e-7)
+    plain = Calculation(restricted, lambda mol: mlxc.KS(mol, "pbe0"), {}).again(mol)
+    assert plain.e_tot == pytest.approx(restricted.e_tot, abs=1e-7)
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):

@@ -95,8 +95,9 @@ def left_out(report: Report) -> list[str]:
     for f in report["functionals"]:
         if covered := f["summary"]["coverage"]:
             out.append(
-                f"{f['name']}: of {covered['n']} unseen rows {covered['within']:.0%} are off by less than their "
-                f"uncertainty and {covered['within_twice']:.0%} by less than 1.96 times it (ideally 68% and 95%)"
+                f"{f['name']}: of {covered['n']} rows not marked as seen in training {covered['within']:.0%} are off "
+                f"by less than their uncertainty, {covered['within_twice']:.0%} by less than 1.96 times it (ideally "
+                "68% and 95%)"
             )
         if f["failed"]:
             lost = ", ".join(f"{r['set']} {r['name']}" for r in f["reactions"] if not r["converged"])
