@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     out = args.out or Path(f"benchmarks/results/scaling{'-no-fit' if args.no_fit else ''}.json")
     settings = {
         "settings": f"{BASIS}, PySCF's default grid and max_memory, {'no ' if args.no_fit else ''}density fitting",
@@ -112,11 +116,11 @@ def main() -> None:
                 try:
                     row["functionals"][xc] = found = measure(mol, xc, fit=not args.no_fit)
                     print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
-                except KeyboardInterrupt:
-                    del row["functionals"][xc]
-                    raise
                 except MemoryError:
                     pass
+                except BaseException:  # stopped, or a fault: to be tried again
+                    del row["functionals"][xc]
+                    raise
                 finally:
                     record["exponents"][series] = {k: exponents(converged(rows), k) for k in QUANTITIES}
                     write_atomic(out, json.dumps(record, indent=1) + "\n")

@@ -115,8 +115,6 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
         mf.conv_tol = CONVERGED
     mf.nlcgrids.level = 1
     mf.grids.build()
-    # For single cycles of all the same, so that they are alike; for a whole SCF each its own, made in the time.
-    dm = mf.init_guess_by_minao() if cycles else None
     stamps: list[float] = []
     potential = mf.get_veff
 
@@ -125,10 +123,12 @@ def measure(mol: gto.Mole, xc: str, cycles: int | None = None, fit: bool = True)
         stamps.append(time.perf_counter())
         return result
 
-    mf.get_veff = get_veff
     before = memory()
     peak_memory(reset=True)
     start = time.perf_counter()
+    # Single cycles start from the same density for all, so that they are alike; a whole SCF from that of its own.
+    dm = mf.init_guess_by_minao() if cycles else mf.get_init_guess()
+    mf.get_veff = get_veff
     mf.kernel(dm)
     end = time.perf_counter()
     done = cycles or mf.cycles

@@ -44,15 +44,17 @@ FAILURES = (ConvergenceError, *(kind for kind in BREAKS if kind is not MemoryErr
 
 @contextmanager
 def run_by_pyscf(name: str, ours: bool) -> Iterator[None]:
-    """Within, what PySCF cannot do with the functional `name` (no such derivative, no parameters of a dispersion
-    correction, a package that is not there: ImportError, RuntimeError, ValueError) becomes an InputError that says so.
+    """Within, what PySCF cannot do with the functional `name` becomes an InputError that says so.
 
-    Not if the functional is `ours`: then the fault is mlxc's, and its traceback is needed.
+    No such derivative, no parameters of a dispersion correction, a package that is not there (ImportError,
+    RuntimeError), no such correction (a ValueError).  Not if the functional is `ours`: then the fault is mlxc's, and
+    its traceback is needed.
     """
     try:
         yield
     except (ImportError, RuntimeError, ValueError) as err:
-        if ours or isinstance(err, MlxcError):
+        unknown_dispersion = str(err).startswith("Unknown dispersion version")
+        if ours or (isinstance(err, ValueError) and not unknown_dispersion):
             raise
         more = "; dispersion corrections need pip install pyscf-dispersion" if "-d" in name.lower() else ""
         raise InputError(f"PySCF cannot run {name!r}: {str(err) or type(err).__name__}{more}") from err

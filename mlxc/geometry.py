@@ -161,8 +161,8 @@ def gradient_method(mf: Any) -> Any:
         from pyscf.qmmm.itrf import QMMM
         from pyscf.solvent._attach_solvent import SCFWithSolvent
 
-        outer = next((c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent, QMMM)), None)
-        if outer is _DFHF:
+        layers = [c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent, QMMM)]
+        if _DFHF in layers[:-1]:
             raise InputError(
                 "no gradients where density_fit() comes after the solvent or the charges: "
                 "mlxc.KS(mol).density_fit().PCM()"

@@ -8,7 +8,6 @@ import numpy as np
 from pyscf import dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import rohf, uhf
-from pyscf.scf.hf import KohnShamDFT
 
 from mlxc.backend import cpu_only
 from mlxc.dispersion import real_atoms
@@ -69,9 +68,8 @@ class LocalHybridSCF:
                 fitted.build()  # before the tables of exact exchange, while its memory is free
         whole = self.mol.nao <= WHOLE_FOCK or smeared(self)  # which occupies by the energies of all orbitals
         self._without_unoccupied = not whole and not self.unoccupied
-        if smeared(self):  # PySCF's class, which leaves dispersion out, goes before this one
-            self.__class__ = lib.drop_class(type(self), LocalHybridSCF)
-            outermost(lib.set_class(self, (LocalHybridSCF, type(self))))
+        if smeared(self) and type(self).energy_tot is not LocalHybridSCF.energy_tot and self.do_disp():
+            raise InputError("this way of smearing would leave dispersion out of the energy: use mf.smearing(...)")
         if whole or self.max_cycle < 1:
             return super().scf(dm0, **kwargs)  # type: ignore[misc]
         self._numint = ni.occupied()
@@ -111,14 +109,19 @@ class LocalHybridSCF:
         with lib.temporary_env(self, mol=real_atoms(self.mol)[0]):
             return super().get_dispersion(*args, **kwargs)  # type: ignore[misc]
 
-    def _transfer_attrs_(self, dst: Any) -> Any:
-        """PySCF's, into an object of another class; into Hartree-Fock without the functional's dispersion."""
-        dst = super()._transfer_attrs_(dst)  # type: ignore[misc]
-        if not isinstance(dst, KohnShamDFT):
-            dst.scf_summary = {}
-            if dst.disp == self._numint.functional.disp:
-                dst.disp = None
-        return dst
+    def smearing(self, *args: Any, **kwargs: Any) -> Any:
+        """PySCF's, whose class would go before this one."""
+        refuse_solvent(self, "smearing()")
+        functional = self._numint.functional
+        return use_local_hybrid(without_local_hybrid(super().smearing(*args, **kwargs)), functional)  # type: ignore[misc]
+
+    def to_hf(self) -> Any:
+        """PySCF's, without the functional's dispersion."""
+        mf = super().to_hf()  # type: ignore[misc]
+        mf.scf_summary = {}
+        if mf.disp == self._numint.functional.disp:
+            mf.disp = None
+        return mf
 
     def _finalize(self) -> Any:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""

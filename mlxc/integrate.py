@@ -175,7 +175,9 @@ class LocalHybridNumInt(dft.numint.NumInt):
 
         ranges = self.ranges(mol, grids, max_memory)
         gathered = 1e-6 * sum(p.coefficients.nbytes for p in pairs)  # by every thread
-        shares = shared_out(work, ranges, most=int(max_memory / 4 / max(gathered, 1e-6)))
+        # PySCF takes off what this process has already, the kept basis functions too.
+        room = max_memory + tables.kept.size
+        shares = shared_out(work, ranges, most=int(room / 4 / max(gathered, 1e-6)))
         nelec, exc, semilocal, *rest = (reduce(iadd, x) for x in zip(*shares, strict=True))
         del shares
         if whole:

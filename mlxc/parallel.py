@@ -20,6 +20,8 @@ from threadpoolctl import ThreadpoolController
 T = TypeVar("T")
 #: Kernels that OpenBLAS takes for a processor that it does not know.
 UNKNOWN = "Prescott"
+#: Kernels of newer libraries, and the nearest that OpenBLAS 0.3.3 has: it takes UNKNOWN for what it has not.
+OLDER = {"Cooperlake": "SkylakeX", "SapphireRapids": "SkylakeX"}
 
 
 @lru_cache
@@ -33,12 +35,13 @@ def slow_kernels() -> str | None:
     PySCF's wheels have OpenBLAS 0.3.3 of 2018, which does not know younger processors.  The answer is what numpy's
     own, newer OpenBLAS has found; None where it knows no better, or one of the two has another library.
     """
-    kernels = {
+    kernels: dict[bool, str] = {
         "pyscf" in Path(library["filepath"]).parts: library["architecture"]
         for library in _libraries().info()
         if library["internal_api"] == "openblas" and {"pyscf", "numpy.libs"} & set(Path(library["filepath"]).parts)
     }
-    return kernels.get(False) if kernels.get(True) == UNKNOWN != kernels.get(False) else None
+    best = kernels.get(False, UNKNOWN)
+    return OLDER.get(best, best) if kernels.get(True) == UNKNOWN != best else None
 
 
 def _one_core() -> None:

@@ -56,9 +56,14 @@ class Kept:
     """Arrays by their keys, while they fit into max_memory (MB); those that do not are made anew each time."""
 
     def __init__(self, max_memory: float):
-        self._free = max_memory * 1e6
+        self._room = self._free = max_memory * 1e6
         self._arrays: dict[Hashable, np.ndarray] = {}
         self._lock = threading.Lock()
+
+    @property
+    def size(self) -> float:
+        """Memory of what is kept, MB."""
+        return 1e-6 * (self._room - self._free)
 
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array of this key."""

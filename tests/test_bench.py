@@ -18,7 +18,7 @@ from pyscf import dft, gto
 
 import mlxc
 from mlxc import models
-from mlxc.bench import report, suite
+from mlxc.bench import quantities, report, suite
 from mlxc.bench import species as species_module
 from mlxc.bench.judge import judged
 from mlxc.bench.ladder import Solution, first_density, settled
@@ -211,8 +211,8 @@ def test_a_reaction_with_an_unconverged_species_is_no_average(benchmark_folder, 
     assert "pbe0: no result for hf" in printed
 
 
-def test_extras_that_are_asked_for_in_turn_are_kept_together(tmp_path, in_turn):
-    """A species is not computed again for what an earlier run has found, whatever was asked in between."""
+def test_extras_that_are_asked_for_in_turn_are_kept_together(tmp_path, in_turn, monkeypatch):
+    """A species is not computed again for what an earlier run has found, or why not, whatever was asked in between."""
     folder, out = tmp_path / "data", tmp_path / "out"
     folder.mkdir()
     row = {"id": "h2", "set": "x", "charge": 0, "multiplicity": 1, "symbols": ["H", "H"]}
@@ -227,6 +227,15 @@ def test_extras_that_are_asked_for_in_turn_are_kept_together(tmp_path, in_turn):
     both = run(folder, out, "--sets", "bonds,spheres")[1]["functionals"][0]["properties"]
     assert both == found[0] + found[1]
     assert len(in_turn) == 2
+
+    def fails(calculation):
+        raise InputError("lost its way")
+
+    monkeypatch.setitem(quantities.EXTRAS, "minimum", fails)
+    for sets in ("bonds", "spheres", "bonds"):
+        doubtful = run(folder, tmp_path / "failed", "--sets", sets)[1]["functionals"][0]["doubtful"]
+        assert doubtful == {"h2": ["no minimum: lost its way"]}
+    assert len(in_turn) == 4
 
 
 def test_averages_over_other_rows_are_not_compared():

@@ -166,8 +166,13 @@ def test_what_pyscf_would_leave_out_is_refused():
         for d in (1e-3, -1e-3)
     ]
     assert slope == pytest.approx((energies[0] - energies[1]) / 2e-3 * BOHR, abs=1e-5)
-    with pytest.raises(InputError, match="the charges"):
-        gradient_method(charged[0].density_fit())
+    for hidden in (
+        charged[0].density_fit(),
+        charged[0].density_fit().PCM(),
+        qmmm.mm_charge(mlxc.KS(mol, "pbe").PCM().density_fit(), [(0, 0, 4.0)], [0.5]),
+    ):
+        with pytest.raises(InputError, match="the charges"):
+            gradient_method(hidden)
     mf = mlxc.KS(mol, "pbe")
     hcore = mf.get_hcore()
     mf.get_hcore = lambda *_: hcore

@@ -213,7 +213,7 @@ def test_runs_are_not_mixed_up(folder, tmp_path, monkeypatch):
         train(path, out)
     finished = tmp_path / "finished"
     shutil.copytree(out, finished, ignore=shutil.ignore_patterns("checkpoint*"))
-    for resume, members in ((False, 1), (True, 1), (False, 2)):
+    for resume, members in ((False, 1), (True, 1), (False, 2), (True, 2)):
         ensemble = folder / "ensemble.toml"
         ensemble.write_text(f'start = "{out}"\n' + path.read_text())
         with pytest.raises(InputError, match="holds a finished model"):
@@ -303,6 +303,7 @@ def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
         (('[[phase]]\nkind = "fixed"', '[phase]\nkind = "fixed"'), "cannot read"),
         (('name = "tiny"', 'name = "../tiny"'), "plain one"),
         (('name = "tiny"', 'name = ""'), "plain one"),
+        (('name = "tiny"', 'name = ".."'), "plain one"),
         (("grid_level = 0", 'grid_level = 0\ngains = "gains.jsonl"'), "limit_basis"),
     ],
 )
@@ -511,6 +512,10 @@ def test_references_of_two_files_stand_beside_each_other(folder, tmp_path, refer
     data = training_set(settings, 0, ["density"])
     assert [t.reference.name for t in data.targets] == ["H2O", "H2O", "OH"]
     assert [t.ionization is None for t in data.targets] == [False, True, True]
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "more.h5", [references["OH"]], "another of this name")
+    with pytest.raises(InputError, match="two files of references are called more"):
+        training_set(Data(references=[tmp_path / "more.h5", tmp_path / "other" / "more.h5"]), 0, ["density"])
 
 
 def test_faulty_rows_are_refused(folder, tmp_path):

@@ -29,6 +29,7 @@ def libraries(**kernels):
     ("kernels", "expected"),
     [
         ({"pyscf": "Prescott", "numpy": "SkylakeX", "torch": "Zen"}, "SkylakeX"),
+        ({"pyscf": "Prescott", "numpy": "SapphireRapids"}, "SkylakeX"),
         ({"pyscf": "Haswell", "numpy": "SkylakeX"}, None),
         ({"pyscf": "Prescott", "numpy": "Prescott"}, None),
         ({"pyscf": "Prescott"}, None),

@@ -89,8 +89,8 @@ def left_out(report: Report) -> list[str]:
     for (number, sets, seen), names in alike.items():
         out.append(
             f"{', '.join(names)}: WTMADs over {number} of {sum(w.rows for w in GMTKN55.values())} rows, in "
-            f"{sets} of {len(GMTKN55)} sets of GMTKN55; models of mlxc were trained on {seen} of these rows or on all "
-            "their molecules"
+            f"{sets} of {len(GMTKN55)} sets of GMTKN55"
+            + (f"; models of mlxc were trained on {seen} of these rows or on all their molecules" if seen else "")
         )
     for f in report["functionals"]:
         if covered := f["summary"]["coverage"]:

@@ -114,19 +114,23 @@ class Species:
         found = self._content(folder)
         return found[1] if found and found[0].items() >= self.more.items() else None
 
-    def store(self, folder: Path, result: Result) -> None:
-        """Write the file of a result, together with what the folder has of it and that does not hold: other extras.
+    def store(self, folder: Path, result: Result) -> Result:
+        """Write the file of a result, together with what the folder has and that does not hold: other extras.
 
-        Raises InputError where that is not possible.
+        Returns both together.  Raises InputError where it cannot be written.
         """
         more, before = self._content(folder) or ({}, {})
         if not (result["converged"] and before.get("converged")):
             more, before = {}, {}
+        kept = [f for f in before.get("faults", []) if f.removeprefix("no ").split(":")[0] in set(EXTRAS) - self.extras]
         densities = {**before.get("densities", {}), **result.get("densities", {})}
-        result = {**before, **result, **({"densities": densities} if densities else {})}
+        result = {**before, **result, "faults": [*result["faults"], *kept]}
+        if densities:
+            result["densities"] = densities
         content = {"of": self.identity, "more": more | self.more, "id": self.system.id, "result": result}
         content["sha256"] = digest(result)
         write_atomic(self.path(folder), json.dumps(content, indent=1) + "\n")
+        return result
 
 
 def compute(species: Species) -> Result:
@@ -228,6 +232,6 @@ def compute_all(species: Iterable[Species], folder: Path, jobs: int = 1, schedul
             if isinstance(result, BaseException):
                 result = _broken(result)
             elif "broke_off" not in result:
-                s.store(folder, result)
+                result = s.store(folder, result)
             found[s.path(folder)] = result
     return [found[s.path(folder)] for s in species]

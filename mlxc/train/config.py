@@ -211,7 +211,7 @@ def _check(config: Config, path: Path) -> None:
         need(value >= 1, f"{name} = {value} is less than 1")
     need(0 <= data.grid_level <= 9, f"grid_level = {data.grid_level} is none of 0 to 9")
     need(
-        bool(config.name) and Path(config.name).name == config.name,
+        bool(config.name) and Path(config.name).name == config.name != "..",
         f"name = {config.name!r} is that of the model's folder: give a plain one",
     )
     need(data.gains is None or bool(data.limit_basis), "gains are those from basis to limit_basis: give that too")

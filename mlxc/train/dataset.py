@@ -197,7 +197,10 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     references: dict[str, Reference] = {}
     for file in settings.references:
         library = store.read(Path(file)) if Path(file).suffix else shipped.load(str(file))
-        references |= {f"{Path(file).stem}/{name}": r for name, r in library.items()}
+        named = {f"{Path(file).stem}/{name}": r for name, r in library.items()}
+        if named.keys() & references.keys():
+            raise InputError(f"two files of references are called {Path(file).stem}: rename one of them")
+        references |= named
     called = {name: [k for k in references if name in (k, k.split("/", 1)[1])] for name in settings.only}
     if missing := sorted(name for name, found in called.items() if not found):
         raise InputError(f"no reference is called {', '.join(missing)}")

@@ -52,10 +52,10 @@ def _trained(config: Config, out: Path, resume: bool, members: int) -> Path:
         return out
     if not config.start:
         raise InputError("members have one model to start from: train that first, and name it as `start`")
-    if Path(config.start).resolve() == out.resolve():
+    if isinstance(config.start, Path) and config.start.resolve() == out.resolve():
         raise InputError(f"{out} is the model to start from, which the ensemble would replace: give another name")
-    _refuse_finished(out, resume)
     folders = [out / f"member-{k}" for k in range(1, members + 1)]
+    _refuse_finished(out, resume and checkpoint.exists(folders[0]))
     trained: list[NeuralMetaGGA] = []
     for k, folder in enumerate(folders):
         sample = replace(config.data, validation=0, bootstrap=True)
