@@ -107,7 +107,7 @@ def main() -> None:
     args = parser.parse_args()
     lib.num_threads(1)
     rate, clock = gemm_rate(), Clock()
-    clock.wrap(LocalHybridNumInt, "_basis", "basis functions on the grid")
+    clock.wrap(LocalHybridNumInt, "_evaluated", "basis functions on the grid")
     clock.wrap(Block, "__init__", "densities")
     clock.wrap(Block, "columns", "semilocal and local part of the Fock matrix")
     clock.wrap(Group, "spread", "pair potentials (products)", group_products)

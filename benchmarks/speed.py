@@ -180,19 +180,18 @@ def measured_before(path: Path, settings: dict[str, Any], cases: list[str]) -> l
     return [r for r in record.get("rows", []) if r["case"] not in cases] if alike else []
 
 
-def renew_memory(path: Path, functionals: list[str], cases: list[str]) -> None:
+def renew_memory(path: Path, functionals: list[str], cases: list[str], unfitted: str) -> None:
     """Measure again the peaks of memory of rows of a record."""
     record = json.loads(path.read_text())
     for row in record["rows"]:
         if row["case"] in cases:
             atoms, basis, cycles = CASES[row["case"]]
             for xc in functionals:
-                row["functionals"][xc]["peak_mb"] = measure(gto.M(atom=atoms, basis=basis, verbose=0), xc, cycles)[
-                    "peak_mb"
-                ]
+                found = measure(gto.M(atom=atoms, basis=basis, verbose=0), xc, cycles, not unfitted)
+                row["functionals"][xc]["peak_mb"] = found["peak_mb"]
                 print(row["case"], xc, row["functionals"][xc]["peak_mb"], flush=True)
             row["memory_command"] = (
-                f"python benchmarks/speed.py --memory --xc {','.join(functionals)} --cases {row['case']}"
+                f"python benchmarks/speed.py --memory --xc {','.join(functionals)} --cases {row['case']}{unfitted}"
             )
             write_atomic(path, json.dumps(record, indent=2) + "\n")
 
@@ -210,7 +209,7 @@ def main() -> None:
     functionals, cases, unfitted = args.xc.split(","), args.cases.split(","), " --no-fit" if args.no_fit else ""
     out = args.out or Path(f"benchmarks/results/speed{unfitted.strip()[1:]}.json")
     if args.memory:
-        renew_memory(out, functionals, cases)
+        renew_memory(out, functionals, cases, unfitted)
         return
     settings = {
         "settings": f"{'no ' * args.no_fit}density fitting, PySCF's default grid (level 3) and max_memory; VV10 on "

@@ -11,6 +11,7 @@ from pyscf.scf.rohf import ROHF
 from scipy.constants import centi, nano
 
 from mlxc.errors import ConvergenceError, InputError
+from mlxc.occupations import need_whole
 from mlxc.ongrid import has_spin_channels, need_converged
 
 
@@ -43,9 +44,7 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     if isinstance(mf, ROHF):
         raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
     need_converged(mf, "excitations need")
-    restricted = np.ndim(mf.mo_occ) == 1
-    if not np.isin(mf.mo_occ, (0, 2 if restricted else 1)).all():
-        raise InputError("excitations with fractional occupations are not available: use integer ones")
+    need_whole(mf, "excitations")
     if not any(0 < np.count_nonzero(n) < len(n) for n in np.atleast_2d(mf.mo_occ)):
         raise InputError("excitations need unoccupied orbitals, and this basis leaves none: take a larger one")
     td = mf.TDDFT().set(nstates=nstates)

@@ -120,12 +120,16 @@ class LocalHybridNumInt(dft.numint.NumInt):
 
     def _basis(self, grids: Any, tables: FittedExchange, p0: int, p1: int) -> np.ndarray:
         """Basis functions and their gradients (4, g, nao) at points p0 ... p1 of the tables."""
+        return tables.kept.get((p0, p1), lambda: self._evaluated(grids, tables, p0, p1, deriv=1))
+
+    def _basis_alone(self, grids: Any, tables: FittedExchange, p0: int, p1: int) -> np.ndarray:
+        """The same (g, nao) without gradients, which cost three times as much where they are not kept."""
+        kept = tables.kept.find((p0, p1))
+        return self._evaluated(grids, tables, p0, p1, deriv=0) if kept is None else kept[0]
+
+    def _evaluated(self, grids: Any, tables: FittedExchange, p0: int, p1: int, deriv: int) -> np.ndarray:
         mol, coords = tables.mol, tables.potentials.coords[p0:p1]
-
-        def make() -> np.ndarray:
-            return self.eval_ao(mol, coords, deriv=1, non0tab=self.make_mask(mol, coords), cutoff=grids.cutoff)
-
-        return tables.kept.get((p0, p1), make)
+        return self.eval_ao(mol, coords, deriv, non0tab=self.make_mask(mol, coords), cutoff=grids.cutoff)
 
     def variables(self, mol: Any, grids: Any, dms: np.ndarray, max_memory: float = 2000) -> np.ndarray:
         """What the functional sees of spin density matrices (S, nao, nao), as `spin_variables`, in the grid's order."""
@@ -183,7 +187,7 @@ class LocalHybridNumInt(dft.numint.NumInt):
         if whole:
 
             def basis(p0: int, p1: int) -> np.ndarray:
-                return self._basis(grids, tables, p0, p1)[0]
+                return self._basis_alone(grids, tables, p0, p1)
 
             return nelec, exc, semilocal + [p.full(b, ranges, basis) for p, b in zip(pairs, exchange, strict=True)]
         if self._unoccupied is None:

@@ -75,6 +75,12 @@ def smeared(mf: Any) -> bool:
     return mf.istype("_SmearingSCF")
 
 
+def need_whole(mf: Any, what: str) -> None:
+    """InputError unless every orbital is full or empty: "`what` with fractional occupations are not available"."""
+    if not np.isin(mf.mo_occ, (0, 2 if np.ndim(mf.mo_occ) == 1 else 1)).all():
+        raise InputError(f"{what} with fractional occupations are not available: use integer ones")
+
+
 def outermost(mf: Any) -> Any:
     """An object with the methods of FixedOccupations, if it has them, before those of all other classes; returns it."""
     if isinstance(mf, FixedOccupations):

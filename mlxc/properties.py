@@ -11,6 +11,7 @@ from pyscf.scf.rohf import ROHF
 
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.hybridscf import need_unoccupied
+from mlxc.occupations import need_whole
 from mlxc.ongrid import has_spin_channels, need_converged
 
 #: Changes of the orbitals are converged to this.
@@ -43,9 +44,8 @@ def polarizability(mf: Any) -> np.ndarray:
         raise InputError("polarizabilities of restricted open shells are not available: use mf.to_uks().run()")
     need_unoccupied(mf, "polarizabilities")
     need_converged(mf, "polarizabilities need")
+    need_whole(mf, "polarizabilities")
     restricted = np.ndim(mf.mo_occ) == 1
-    if not np.isin(mf.mo_occ, (0, 2 if restricted else 1)).all():
-        raise InputError("polarizabilities with fractional occupations are not available: use integer ones")
     coefficients, energies, occupations = (
         [x] if restricted else list(x) for x in (mf.mo_coeff, mf.mo_energy, mf.mo_occ)
     )

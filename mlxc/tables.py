@@ -65,9 +65,13 @@ class Kept:
         """Memory of what is kept, MB."""
         return 1e-6 * (self._room - self._free)
 
+    def find(self, key: Hashable) -> np.ndarray | None:
+        """The array of this key, if it is kept."""
+        return self._arrays.get(key)
+
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array of this key."""
-        found = self._arrays.get(key)
+        found = self.find(key)
         if found is None:
             found = make()
             with self._lock:
