@@ -18,6 +18,10 @@ except ImportError as err:
     raise InputError("mlxc.ase needs ASE: pip install 'mlxc[ase]'") from err
 
 
+#: Charges from other programs are rounded, so that their sum is whole only to this.
+SMALL = 0.05
+
+
 class NotPossible(InputError, CalculatorSetupError):
     """The calculation cannot be carried out as it was asked for."""
 
@@ -43,8 +47,8 @@ class MLXC(Calculator):
     `energy_uncertainty` (eV): atoms.calc.get_property("energy_uncertainty", atoms).  `mf` is PySCF's object of the
     last calculation.  Each SCF starts from its density where the atoms are the same ones.
 
-    Raises NotPossible for periodic boundary conditions and other input, and NotConverged, which are errors of ASE and
-    of mlxc alike.
+    Raises NotPossible for periodic boundary conditions, initial charges whose sum is not whole and other input, and
+    NotConverged, which are errors of ASE and of mlxc alike.
     """
 
     implemented_properties: ClassVar = ["energy", "free_energy", "dipole", "forces", "energy_uncertainty"]
@@ -104,7 +108,9 @@ class MLXC(Calculator):
             raise InputError("MLXC is for molecules: set atoms.pbc = False, or take PySCF's pbc.dft and mlxc.attach")
         charge, spin = given["charge"], given["spin"]
         if charge is None:
-            charge = round(atoms.get_initial_charges().sum())
+            charge = float(atoms.get_initial_charges().sum())
+            if abs(charge - round(charge)) < SMALL:
+                charge = round(charge)
         if spin is None and atoms.get_initial_magnetic_moments().any():
             spin = abs(round(atoms.get_initial_magnetic_moments().sum()))
         symbols = atoms.get_chemical_symbols()

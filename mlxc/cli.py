@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--basis", default="def2-tzvp")
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
-    run.add_argument("--density-fit", action="store_true", help="fit the Coulomb part: faster for larger molecules")
+    run.add_argument("--density-fit", action="store_true", help="fit Coulomb integrals: faster for larger molecules")
     run.add_argument("--task", choices=TASKS, default="energy")
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--states", type=_positive, default=5, metavar="N", help="of --task excitations (default: 5)")
@@ -262,6 +262,10 @@ def main(argv: list[str] | None = None) -> int:
     except (MlxcError, OSError) as err:  # OSError: of the disk, where a library meets it: temporary files of integrals
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 3 if isinstance(err, ConvergenceError) else 2
+    except MemoryError as err:
+        advice = "a smaller basis, fewer --jobs or a larger machine"
+        print(f"mlxc: error: memory does not suffice ({' '.join(str(err).split())}): take {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mlxc: interrupted; what has been written is kept, and commands that resume go on there", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,9 +97,11 @@ def make_mole(
     The basis is a name, which brings the core potentials that belong to it, or a table of names by element; `symmetry`
     is PySCF's.
 
-    Raises InputError for an impossible charge or spin and for an element that the basis does not have.
+    Raises InputError for an impossible charge or spin, for an element that the basis does not have and for one whose
+    core potential is not at hand.
     """
     atoms = list(atoms)
+    charge, spin = whole(charge, "charge"), spin if spin is None else whole(spin, "spin")
     if not basis:
         raise InputError("no basis is given: take one by name, for example def2-tzvp")
     nelectron = count_electrons((symbol for symbol, _ in atoms), charge)
@@ -124,6 +127,8 @@ def make_mole(
     without = sorted({symbol for symbol, _ in atoms if not mol._basis.get(symbol)})  # of which PySCF warns only
     if without:
         raise InputError(f"basis {basis!r} has nothing for {', '.join(without)}: name one for them, or a default")
+    if mol.nelectron < 1:
+        raise InputError(f"charge {charge} leaves no electrons outside the core potentials: at least one is needed")
     if max(mol.nelec) > mol.nao:
         raise InputError(
             f"basis {basis!r} has {mol.nao} orbitals for {max(mol.nelec)} electrons of one spin: take a larger one"
@@ -131,31 +136,87 @@ def make_mole(
     return mol
 
 
-def _ecp(atoms: list, basis: Any) -> dict[str, str]:
-    """The effective core potentials that belong to a basis by name, for the elements that have one."""
+def whole(value: Any, what: str) -> int:
+    """A charge or a number of unpaired electrons, of whatever type, as an int.  Raises InputError for parts of one."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise InputError(f"{what} {value!r} is not a whole number")
+    return number
+
+
+#: Names, as PySCF writes them, of bases whose core potentials it keeps under another name.
+_FAMILIES = {
+    r"(?:aug)?ccpw?c?v([dtq5])zpp(?:nr)?": r"ccpv\1zpp",
+    r"(ccecp(?:he|reg|28|36)?)(?:aug)?(?:ccpv[dtq56]z)?": r"\1",
+    r"bfd(?:v[dtq5]z|pp)?": "bfd",
+    r"(?:ma)?def2.*": "def2tzvp",
+}
+
+
+def _ecp(atoms: list, basis: Any) -> dict[str, Any]:
+    """The effective core potentials that belong to a basis by name, for the elements that have one.
+
+    Raises InputError where one belongs to it and neither PySCF nor basis_set_exchange has it.
+    """
     found = {}
     for symbol in {symbol for symbol, _ in atoms}:
         name = basis if isinstance(basis, str) else basis.get(symbol, basis.get("default"))
         if not isinstance(name, str):
             continue
-        name = name.lower().removeprefix("unc-").removeprefix("ma-")
-        try:
-            if gto.basis.load_ecp(name, symbol):
-                found[symbol] = name
-        except (BasisNotFoundError, KeyError, RuntimeError, TypeError):  # the usual case: none is needed
-            continue
+        name = re.sub("^unc[-_ ]?", "", name.lower())
+        plain = re.sub("[-_() ]", "", name)
+        family = next((re.sub(p, f, plain) for p, f in _FAMILIES.items() if re.fullmatch(p, plain)), None)
+        heavy = ELEMENTS.index(symbol) > _KRYPTON
+        ecp = _pyscf_ecp(name, symbol) or (family and _pyscf_ecp(family, symbol))
+        ecp = ecp or (heavy and _exchanged_ecp(name, symbol))
+        if ecp:
+            found[symbol] = ecp
+        elif plain.startswith("gth") or (family and (heavy or family != "def2tzvp")):
+            raise InputError(
+                f"no core potential for {symbol} with the basis {name!r}, which is made for one: take another "
+                "basis, or pip install basis-set-exchange, which may have it"
+            )
     return found
+
+
+#: The last element without a core potential in the def2 bases.
+_KRYPTON = 36
+
+
+def _pyscf_ecp(name: str, symbol: str) -> Any:
+    try:
+        return gto.basis.load_ecp(name, symbol)
+    except (BasisNotFoundError, KeyError, RuntimeError, TypeError, OSError):  # the usual case: none is needed
+        return None
+
+
+def _exchanged_ecp(name: str, symbol: str) -> Any:
+    """What basis_set_exchange has, where it is installed: PySCF takes its bases by themselves, of lanthanides e.g."""
+    try:
+        from basis_set_exchange import get_basis
+
+        text = get_basis(name, elements=[symbol], fmt="nwchem", header=False)
+    except (ImportError, KeyError, RuntimeError):
+        return None
+    _, _, potential = text.partition("\nECP\n")
+    return gto.basis.parse_nwchem_ecp.parse(potential, symbol) if potential else None
 
 
 def gradient_method(mf: Any) -> Any:
     """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
 
-    Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its motion fails there.  Raises InputError
-    for an object without gradients, where densities were fitted after a solvent or point charges had been added (PySCF
-    then leaves these out, or stops), and where `get_hcore` was replaced: by what, its gradient does not know.
+    That PySCF does not have for crystals.  Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its
+    motion fails there.  Raises InputError for an object without gradients, in a frozen solvent, where densities were
+    fitted after a solvent or point charges had been added (PySCF then leaves these out, or stops), and where
+    `get_hcore` was replaced: by what, its gradient does not know.
     """
     if "get_hcore" in vars(mf):
         raise InputError("no gradients with a get_hcore of your own: they would lack what it adds to the energy")
+    if getattr(getattr(mf, "with_solvent", None), "frozen", False):
+        raise InputError("no gradients in a frozen solvent: set mf.with_solvent.frozen = False")
     if hasattr(mf, "with_solvent") or hasattr(mf, "mm_mol"):
         from pyscf.df.df_jk import _DFHF
         from pyscf.qmmm.itrf import QMMM
@@ -167,10 +228,14 @@ def gradient_method(mf: Any) -> Any:
                 "no gradients where density_fit() comes after the solvent or the charges: "
                 "mlxc.KS(mol).density_fit().PCM()"
             )
+    from mlxc.partition import ByProtons, nuclear_charges
+
     try:
         gradients = mf.nuc_grad_method()
     except NotImplementedError as err:
         raise InputError(f"PySCF has no nuclear gradients of {type(mf).__name__}") from err
-    if isinstance(mf, KohnShamDFT):
+    if isinstance(mf, KohnShamDFT) and not hasattr(mf, "cell"):
         gradients.grid_response = mf._numint._xc_type(mf.xc) != "HF"
+        if gradients.grid_response and (mf.mol.atom_charges() != nuclear_charges(mf.mol)).any():
+            gradients.grids, gradients.nlcgrids = ByProtons(mf.grids), ByProtons(mf.nlcgrids)
     return gradients

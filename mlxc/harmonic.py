@@ -92,13 +92,15 @@ def second_derivatives(
 
     Laid out as PySCF's Hessian; symmetric.  Every one of the 6 natm SCF calculations starts from the density of `mf`
     and is converged to DISPLACED.  They run one after the other, `progress` being told how many of how many are done,
-    or on so many processes as `jobs` says, which needs Dask.
+    or on so many processes as `jobs` says, which needs Dask, and in a script the line `if __name__ == "__main__":`.
     Raises ConvergenceError where one of them does not converge; InputError where `mf` itself has not, and for what has
-    no nuclear gradients.
+    no nuclear gradients; MemoryError where the system kills one.
     """
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
     need_converged(mf, "second derivatives need")
+    if getattr(mf, "irrep_nelec", None):
+        raise InputError("displaced molecules lack the symmetry that irrep_nelec is of: use mol.symmetry = False")
     if not mf.mol.atom_mass_list().all():
         raise InputError("vibrations are for atoms with a mass: leave ghost atoms out")
     gradient_method(mf)  # which refuses what has no gradients
@@ -108,6 +110,8 @@ def second_derivatives(
     gradients, dipoles = np.empty((2, natm, 3, natm, 3)), np.empty((2, natm, 3, 3))
     done = _parallel(start, dm0, tasks, jobs) if jobs > 1 else ((t, _moved(start, dm0, t)) for t in tasks)
     for number, (task, result) in enumerate(done, start=1):
+        if type(result).__name__ == "KilledWorker":  # Dask's, which need not be installed
+            raise MemoryError(f"no second derivatives: the process that moved {task.name} was killed") from result
         if isinstance(result, BaseException):
             raise result
         at = int(task.step < 0), task.atom, task.axis
@@ -188,8 +192,14 @@ class Vibrations:
 def vibrations(mf: Any, jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> Vibrations:
     """Harmonic vibrations of a converged molecular calculation, with averaged isotopic masses.
 
-    Meaningful where forces vanish: `Vibrations.largest_force` tells.  Options and errors as `second_derivatives`.
+    Meaningful where forces vanish: `Vibrations.largest_force` tells.  Options and errors as `second_derivatives`, and
+    InputError for a molecule among point charges, which cannot turn and move freely.
     """
+    if hasattr(mf, "mm_mol"):
+        raise InputError(
+            "no vibrations among point charges, where translations and rotations are vibrations too: take mlxc.hessian "
+            "and pyscf.hessian.thermo.harmonic_analysis with exclude_trans=False, exclude_rot=False"
+        )
     from pyscf.hessian import thermo  # with all of PySCF's Hessians, which `import mlxc` does without
 
     hessian, dipole = second_derivatives(mf, jobs, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pyscf import dft, lib, tdscf
+from pyscf import df, dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import rohf, uhf
 
@@ -43,6 +43,7 @@ class LocalHybridSCF:
     make_rdm1: Any
     canonicalize: Any
     do_nlc: Any
+    xc: Any
     dump_chk: Any
     chkfile: Any
     _eri: Any
@@ -60,6 +61,8 @@ class LocalHybridSCF:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
         ni = self._numint
         fitted = getattr(self, "with_df", None)
+        if fitted is not None and not isinstance(fitted, df.DF):
+            raise InputError("COSX is not available with a local hybrid, whose exchange is fitted: use density_fit()")
         if fitted is not None:
             ni.auxbasis = fitted.auxbasis
             if fitted._cderi is None:
@@ -176,6 +179,12 @@ class LocalHybridSCF:
 
     TDDFTNoHybrid = CasidaTDDFT
 
+    def dRPA(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: PySCF takes the kernel away by the name of the functional, which a local hybrid does not go by."""
+        raise InputError("direct response is not available with a local hybrid: use TDDFT() or TDA()")
+
+    dTDA = TDH = dRPA
+
     def NMR(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: with a given gauge origin pyscf-properties would leave out the response of exchange."""
         raise InputError(
@@ -202,6 +211,7 @@ class LocalHybridSCF:
         unoccupied orbitals is zero.  Raises InputError for spin flips, and for fractional occupations but those of
         `fractional`.
         """
+        self._numint._xc_type(self.xc)
         coefficients = np.asarray(self.mo_coeff if mo_coeff is None else mo_coeff)
         occupations = np.asarray(self.mo_occ if mo_occ is None else mo_occ)
         restricted = occupations.ndim == 1 and not isinstance(self, rohf.ROHF)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from pyscf import gto
 from pyscf.scf import dhf, ghf
+from pyscf.x2c import x2c
 
 from mlxc.errors import InputError
 from mlxc.exx import FittedExchange, energy_density
@@ -43,7 +44,7 @@ def functional_of(mf: Any) -> Functional:
 
 def has_spin_channels(mf: Any) -> bool:
     """Whether densities are those of the spins of a molecule: not of periodic, generalised and relativistic objects."""
-    return not (hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF))
+    return not (hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF | x2c.SCF))
 
 
 def need_converged(mf: Any, what: str) -> None:

@@ -13,8 +13,39 @@ from typing import Any
 import numpy as np
 import torch
 from pyscf import gto, lib
+from pyscf.data.elements import _std_symbol_without_ghost
+from pyscf.data.elements import charge as proton_number
 
 from mlxc.errors import InputError
+
+
+def nuclear_charges(mol: gto.Mole) -> np.ndarray:
+    """Proton numbers (natm,), of atoms with a core potential and of ghost atoms too."""
+    return np.array([proton_number(_std_symbol_without_ghost(symbol)) for symbol in mol.elements])
+
+
+class ByProtons:
+    """PySCF's grids for the gradients of its semilocal functionals: what these ask for sizes has its nuclear charges.
+
+    PySCF shifts the boundaries between atoms by proton numbers in the weights, and by what core potentials leave of
+    them, or by the zero of ghost atoms, in their derivatives.  Everything but `mol` is that of the grids themselves.
+    """
+
+    def __init__(self, grids: Any) -> None:
+        self._grids = grids
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._grids, name)
+
+    @property
+    def mol(self) -> gto.Mole:
+        """A copy of the molecule with proton numbers, for the sizes of atoms alone."""
+        mol = self._grids.mol.copy()
+        mol._atm[:, gto.CHARGE_OF] = nuclear_charges(mol)
+        mol._atm[:, gto.NUC_MOD_OF] = gto.NUC_POINT  # those of core potentials count otherwise
+        return mol
 
 
 def partitioned_points(mol: gto.Mole, grids: Any, size: int) -> Iterator[tuple]:

@@ -65,7 +65,7 @@ def polarizability(mf: Any) -> np.ndarray:
         dm1, start = [], 0
         for v, o in spaces:
             end = start + v.shape[1] * o.shape[1]
-            half = electrons * v @ x[:, start:end].reshape(-1, v.shape[1], o.shape[1]) @ o.T
+            half = electrons * v @ x[:, start:end].reshape(len(x), v.shape[1], o.shape[1]) @ o.T
             dm1.append(half + half.transpose(0, 2, 1))
             start = end
         changed = [response(dm1[0])] if restricted else list(response(np.array(dm1)))

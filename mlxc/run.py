@@ -78,7 +78,8 @@ def run(
     `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.  ConvergenceError
     where an SCF fails on the way to a geometry, the last one before it being kept, or among displaced atoms.
     `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
-    Coulomb part, which is faster in all but the smallest molecules (exact exchange of local hybrids always is).
+    Coulomb part, and the exact exchange of libxc's hybrids, which is faster in all but the smallest molecules (exact
+    exchange of local hybrids is fitted always).
     """
     progress = Progress()
     atoms = read_xyz(path)

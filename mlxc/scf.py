@@ -12,6 +12,7 @@ from pyscf.dft import libxc
 from pyscf.scf import dhf, ghf
 from pyscf.scf.diis import CDIIS
 from pyscf.scf.hf import KohnShamDFT
+from pyscf.x2c import x2c
 
 from mlxc import models
 from mlxc.backend import Backend, Label, cpu_only
@@ -75,7 +76,7 @@ def _check_fits(functional: Functional, mf: Any) -> None:
         need_library(functional.name)
     if functional.exx_omega is not None:
         check_molecular(mf, functional)
-    elif isinstance(functional, ScriptFunctional) and isinstance(mf, ghf.GHF | dhf.DHF):
+    elif isinstance(functional, ScriptFunctional) and isinstance(mf, ghf.GHF | dhf.DHF | x2c.SCF):
         raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
 
 
@@ -88,8 +89,8 @@ def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Funct
     """A PySCF UKS object whose orbitals are occupied as `occupations` says: ([1, 1, 0.5], [1, 1]) for spin up and down.
 
     Within each spin the orbitals are occupied in the order of their energies, nearly degenerate ones in any order after
-    `converge`.  The molecule's own charge and spin have
-    no effect but on the initial guess.  Energies, densities, orbitals and `gen_response` are available, with
+    `converge`.  The molecule's own charge and spin have no effect but on the initial guess, and the charge on D4, which
+    is that of the whole number of electrons.  Energies, densities, orbitals and `gen_response` are available, with
     `.density_fit()` as well.  Raises InputError for occupations that are not between 0 and 1, and as `attach`.
     """
     mf = attach(mol.UKS(), xc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,6 +16,8 @@ from mlxc.errors import InputError, MlxcError
 
 #: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
+#: What a script has to have that starts processes, each of which runs its first lines again.
+GUARD = 'a script that uses several processes does so below the line `if __name__ == "__main__":`'
 
 
 class Work(Protocol):
@@ -64,19 +67,24 @@ def results(
     On `jobs` local processes, which share the threads (OMP_NUM_THREADS, or the cores), or on the workers of the Dask
     cluster at the address `scheduler`, each with as many threads as OMP_NUM_THREADS gives it.  A progress bar counts
     `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the `extra` of mlxc), cannot
-    be reached, or is lost.
+    be reached, or is lost, and where a script lacks its GUARD.
     """
     try:
         from distributed import Client, LocalCluster, as_completed
         from tqdm import tqdm
     except ImportError as err:
         raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a process that is being started
+        raise InputError(GUARD)
     threads = None if scheduler else max(1, lib.num_threads() // jobs)
     work = partial(_kept, function, threads)
     with ExitStack() as stack:
         local = None
         if scheduler is None:
-            local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
+            try:
+                local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
+            except RuntimeError as err:
+                raise InputError(f"processes cannot be started ({err}): {GUARD}") from err
             stack.callback(local.close)
         try:
             client = Client(local or scheduler, timeout="20s")

@@ -119,6 +119,13 @@ def test_charge_and_spin(options, parameters, charge, spin):
     assert (atoms.calc.mf.mol.charge, atoms.calc.mf.mol.spin) == (charge, spin)
 
 
+def test_initial_charges_add_up_to_a_whole_number():
+    atoms = h2(charges=[0.3, 0.3])
+    atoms.calc = MLXC(xc="lda,vwn", **SMALL)
+    with pytest.raises(NotPossible, match="not a whole number"):
+        atoms.get_potential_energy()
+
+
 def test_what_cannot_be_done_is_an_error_of_both():
     assert issubclass(NotPossible, InputError)
     assert issubclass(NotPossible, CalculatorSetupError)

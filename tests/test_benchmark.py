@@ -153,6 +153,16 @@ def test_properties_come_with_what_is_imported(gmtkn55, tmp_path):
     write_folder(out, systems, reactions, [Property("dipoles", next(iter(systems)), "dipole_norm", 1.5, "debye")])
     assert main(["reference", "import", str(out), "--out", str(again)]) == 0
     assert [p.value for p in read_properties(again)] == [1.5]
+    write_folder(again, systems, reactions)
+    assert read_properties(again) == []
+
+
+def test_what_training_has_seen_is_true_or_false(gmtkn55, tmp_path):
+    write_folder(tmp_path, *read_gmtkn55(gmtkn55))
+    path = tmp_path / "reactions.jsonl"
+    path.write_text(path.read_text().replace('"seen_in_training": false', '"seen_in_training": "false"'))
+    with pytest.raises(InputError, match="true or false"):
+        read_reactions(tmp_path)
 
 
 def test_derived_columns_are_worked_out(gmtkn55, tmp_path, capsys):

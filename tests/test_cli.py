@@ -162,12 +162,44 @@ def test_a_single_atom_has_no_geometry(tmp_path, refused):
 
 
 @pytest.mark.parametrize(
-    ("basis", "electrons"), [("def2-svp", 25), ("ma-def2-svp", 25), ("lanl2dz", 7), ("sto-3g", 53)]
+    ("basis", "electrons"),
+    [
+        ("def2-svp", 25),
+        ("ma-def2-svp", 25),
+        ("unc_def2-svp", 25),
+        ("def2-mtzvpp", 25),
+        ("lanl2dz", 7),
+        ("aug-cc-pvdz-pp", 25),
+        ("cc-pwcvtz-pp", 25),
+        ("sto-3g", 53),
+    ],
 )
 def test_core_potentials_come_with_their_basis(basis, electrons):
     assert make_mole([("I", (0, 0, 0))], basis).nelectron == electrons
     assert make_mole([("I", (0, 0, 0))], {"default": basis}).nelectron == electrons
     assert make_mole([("Ne", (0, 0, 0))], "cc-pcvdz").nelectron == 10  # of which PySCF knows no core potential
+
+
+def test_core_potentials_that_pyscf_keeps_under_another_name_or_not_at_all():
+    for basis in ("ccecp-cc-pvdz", "ccecp-aug-cc-pvtz", "bfd-vdz"):
+        assert make_mole([("C", (0, 0, 0))], basis).nelectron == 4
+    with pytest.raises(InputError, match="made for one"):
+        make_mole([("C", (0, 0, 0))], "gth-dzvp")
+    with pytest.raises(InputError, match="outside the core potentials"):
+        make_mole([("I", (0, 0, 0))], "def2-svp", charge=25)
+
+
+def test_core_potentials_of_lanthanides():
+    pytest.importorskip("basis_set_exchange", reason="whose bases PySCF takes for lanthanides")
+    assert make_mole([("Ce", (0, 0, 0))], "def2-tzvp").nelectron == 30
+
+
+def test_charge_and_spin_are_whole_numbers():
+    mol = make_mole([("O", (0, 0, 0)), ("H", (0, 0, 0.97))], "sto-3g", charge=0.0, spin=np.float64(1))
+    assert (mol.charge, mol.spin) == (0, 1)
+    for charge, spin in ((0.5, None), (0, 1.2), (float("nan"), None), ("one", None)):
+        with pytest.raises(InputError, match="not a whole number"):
+            make_mole([("O", (0, 0, 0)), ("H", (0, 0, 0.97))], "sto-3g", charge, spin)
 
 
 def test_missing_file(tmp_path, refused):

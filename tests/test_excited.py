@@ -43,6 +43,17 @@ def test_a_ground_state_that_is_a_saddle_point():
         mlxc.excitations(calculation(HartreeFock(), atom="O 0 0 0; H 0 0 0.97", spin=1), 3)
 
 
+def test_states_that_are_missing_and_electrons_above_empty_orbitals():
+    stretched = {"atom": "H 0 0 0; H 0 0 2.5", "basis": "6-31g"}
+    mf = mlxc.attach(gto.M(**stretched, verbose=0).UKS(), "t-lmf").run(conv_tol=1e-10)  # broken symmetry lies lower
+    assert mf.spin_square()[0] < 1e-6
+    with pytest.raises(ConvergenceError, match="stability"):
+        mlxc.excitations(mf, 6)
+    excited = mlxc.KS(gto.M(**stretched, symmetry=True, verbose=0), "mlxc-mgga1").set(irrep_nelec={"A1u": 2}).run()
+    with pytest.raises(ConvergenceError, match="below an occupied"):
+        mlxc.excitations(excited)
+
+
 def test_excitations_refuse_what_they_cannot_do():
     mol = gto.M(atom="O 0 0 0; H 0 0 0.97", basis="sto-3g", spin=1, verbose=0)
     with pytest.raises(InputError, match="kernel"):

@@ -124,6 +124,27 @@ def test_gradient_is_the_derivative_of_the_scf_energy(name, kind, shaken_hybrid,
     assert abs(got).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["AgH", "H2O + ghost"])
+@pytest.mark.parametrize("xc", ["pbe", "mlxc-mgga1"])
+def test_semilocal_gradients_with_core_potentials_and_ghosts(name, xc, rng):
+    mol = molecule(name)
+    along = direction(mol, rng)
+
+    def run(mol):
+        mf = mlxc.KS(mol, xc).density_fit()
+        mf.grids.atom_grid = (20, 50)
+        return mf.run(conv_tol=1e-11)
+
+    mf = run(mol)
+    expected = slope_along(lambda m: run(m).e_tot, mol, along)
+    assert (gradient_method(mf).kernel() * along).sum() == pytest.approx(expected, abs=2e-6)
+    pyscf = mf.nuc_grad_method().set(grid_response=True).kernel()
+    assert abs((pyscf * along).sum() - expected) > 1e-4
+    second = moved(mol, 0.05 * along)
+    _, scanned = gradient_method(run(mol)).as_scanner()(second)
+    assert np.allclose(scanned, gradient_method(run(second)).kernel(), atol=1e-6)
+
+
 def test_hartree_fock_gradient_is_reproduced(mole):
     mol = mole("H2O", "def2-tzvp")
     expected = scf.RHF(mol).run().nuc_grad_method().kernel()

@@ -265,6 +265,9 @@ def test_what_is_not_there_is_refused(mole):
         lambda: mf.Hessian().kernel(),
         lambda: mf.CasidaTDDFT(),
         lambda: mf.TDDFTNoHybrid(),
+        lambda: tdscf.dRPA(mf),
+        lambda: mf.dTDA(),
+        lambda: mlxc.KS(mol, IsoOrbitalHybrid()).COSX().run(),
         lambda: mf.NMR(),
         lambda: mf.NSR(),
     )

@@ -138,6 +138,8 @@ def test_densities_of_degenerate_states_are_averaged():
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-10)
     np.testing.assert_allclose(curves[0], curves[2], atol=1e-10)
     assert np.trapezoid(curves[0], density.RADII) == pytest.approx(1, abs=1e-4)
+    away = density.radial(alone.set_geom_("O 0 0 2", inplace=False), np.diag(np.eye(alone.nao)[shells[1][0]]))
+    np.testing.assert_allclose(away, curves[0], atol=1e-10)
 
 
 @pytest.mark.parametrize(

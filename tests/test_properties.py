@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from pyscf import scf
+from pyscf import gto, scf
+from pyscf.x2c import x2c
 
 import mlxc
 from mlxc import polarizability
@@ -54,6 +55,13 @@ def test_polarizability_of_hartree_fock(mole):
     assert np.allclose(polarizability(scf.UHF(mol).run()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("xc", ["t-lmf", "pbe"])
+def test_polarizability_of_one_electron(xc):
+    """The other spin has no electrons: of hydrogen 4.5 Bohr^3, and less in this basis."""
+    mf = mlxc.KS(gto.M(atom="H", basis="def2-svpd", spin=1, verbose=0), xc).run()
+    assert np.allclose(polarizability(mf), 4 * np.eye(3), atol=1)
+
+
 def test_polarizability_refuses_what_it_cannot_do(mole):
     with pytest.raises(InputError, match="kernel"):
         polarizability(mlxc.KS(mole("H2O")))
@@ -61,5 +69,7 @@ def test_polarizability_refuses_what_it_cannot_do(mole):
         polarizability(mole("CH3").ROKS())
     with pytest.raises(InputError, match="not GHF"):
         polarizability(scf.GHF(mole("H2O")))
+    with pytest.raises(InputError, match="for molecules in RKS"):
+        polarizability(x2c.UHF(mole("H2O")))
     with pytest.raises(InputError, match="fractional"):
         polarizability(scf.addons.frac_occ(mole("O").UKS(xc="pbe")).run())

@@ -259,6 +259,25 @@ def test_faults_are_found(change, message):
     assert inspect.faults(fractional_spin(sound, 0.5)) == []
 
 
+def test_energies_and_density_of_different_methods():
+    text = RECIPE.split("[[system]]")[0] + '[[system]]\nname = "He"\n[energy]\nmethod = "CCSD(T)"\ncardinal = 2\n'
+    for method in ("CCSD", "HF"):
+        (task,) = read_recipe_text(text.replace('CCSD"', f'{method}"') + 'bases = ["cc-pvdz", "cc-pvtz"]\n')
+        found = build_system(task)
+        assert inspect.faults(found) == []
+        shifted = replace(found, energies={**found.energies, "best": found.energies["best"] + 1e-3})
+        assert any("best" in fault for fault in inspect.faults(shifted))
+
+
+@pytest.mark.parametrize("atoms", [[("He", (0.0, 0.0, 1.0))], [("H", (0.0, 1.0, -0.37)), ("H", (0.0, 1.0, 0.37))]])
+def test_what_cannot_turn_cannot_anywhere(atoms):
+    mol = gto.M(atom=atoms, basis="6-31g", verbose=0)
+    dm = scf.RHF(mol).run().make_rdm1()
+    symbols = tuple(s for s, _ in atoms)
+    found = Reference("x", symbols, mol.atom_coords(), 0, 0, "6-31g", "HF", dm1=np.array([dm, dm]) / 2)
+    assert not found.can_turn()
+
+
 def test_frozen_cores_leave_something():
     lithium = gto.M(atom="Li", charge=1, basis="6-31g", verbose=0)
     frozen = methods.solve(lithium, "FCI", True)

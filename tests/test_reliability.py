@@ -167,6 +167,20 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_links_stay_links_and_pipes_pipes(tmp_path):
+    path, link, pipe = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    link.symlink_to(path)
+    write_atomic(link, "through")
+    assert link.is_symlink()
+    assert path.read_text() == "through"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "down")
+    assert os.read(reader, 10) == b"down"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_results_survive_bad_results(tmp_path, capsys):
     """Of outcomes and species that cannot be read, nothing is believed: they are computed again."""
     argv = ["check", "pbe", "--only", "uniform gas", "--quick", "--out", str(tmp_path)]

@@ -58,6 +58,13 @@ def test_excitations_of_both_families_in_a_solvent(method):
         assert found[0][0] - gas[0][0] > 5e-3
 
 
+def test_a_frozen_solvent_has_no_gradient():
+    mf = dissolved(molecule("HF"), "mlxc-mgga1", "PCM")
+    mf.with_solvent.frozen = True
+    with pytest.raises(InputError, match="frozen"):
+        mlxc.geometry.gradient_method(mf)
+
+
 def test_density_fitting_after_the_solvent_has_no_gradient():
     """PySCF 2.9 left the solvent out of it."""
     mf = mlxc.KS(molecule("HF"), "mlxc-mgga1").PCM().density_fit()

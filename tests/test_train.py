@@ -155,11 +155,11 @@ def test_slope_is_that_of_the_corrections(cached, functional):
 
     want, variables = 0.0, set()
     for value, at in ((enhancement, condensed.slope_x), (functional.correlation_shift, condensed.slope_c)):
-        for name in set(vars(at)) & {"p", "alpha", "z", "y", "zt", "yt"}:
+        for name in set(vars(at)) & {"p", "alpha", "z", "y", "zt", "yt", "zeta2"}:
             moved = [SimpleNamespace(**{**vars(at), name: getattr(at, name) + step}) for step in (1e-5, -1e-5)]
             want += float(((value(moved[0]) - value(moved[1])) / 2e-5).square().mean())
             variables.add(name)
-    assert len(variables) == (6 if functional.exx_omega == 0 else 2)
+    assert len(variables) == (7 if functional.exx_omega == 0 else 3)
     assert condensed.slope(functional).item() == pytest.approx(want, rel=1e-4)
 
 

@@ -118,7 +118,8 @@ def load(data: Path | None) -> Suite:
 def _of_references(
     name: str, libraries: dict[str, dict[str, Reference]], properties: list[Property], role: str
 ) -> Suite:
-    references = {f"{file}/{k}": r for file, lib in libraries.items() for k, r in lib.items() if r.converged}
+    whole = ((file, k, r) for file, lib in libraries.items() for k, r in lib.items() if not r.fractional)
+    references = {f"{file}/{k}": r for file, k, r in whole if r.converged}
     systems = {i: system_of(r, i) for i, r in references.items()}
     reactions = [row for file in libraries for row in _reactions(file, references, role)]
     densities = [

@@ -23,11 +23,11 @@ def completed(argv: Sequence[str]) -> list[str]:
 
 
 def separated(kind: type) -> Any:
-    """The type of an option that lists values with commas between them."""
+    """The type of an option that lists values with commas between them, or semicolons where values have commas."""
 
     def read(text: str) -> list:
         try:
-            return [kind(word) for word in text.split(",") if word]
+            return [kind(word) for word in text.split(";" if ";" in text else ",") if word]
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 1,2,3") from None
 

@@ -42,6 +42,8 @@ def find(name: str, data: str | None = None) -> Reference:
     known: list[str] = []
     for file in files:
         library = store.read(file) if Path(file).suffix else shipped.load(file)
+        if name in library and library[name].fractional:
+            raise InputError(f"{name!r} has no whole number of electrons or spin: pictures are of whole ones")
         if name in library and library[name].converged:
             return library[name]
         known += library
@@ -63,7 +65,7 @@ def density_at(mol: gto.Mole, dm: np.ndarray, coords: np.ndarray) -> np.ndarray:
 def radial(mol: gto.Mole, dm: np.ndarray) -> np.ndarray:
     """4 pi r^2 n(r) of an atom, Bohr^-1, at RADII: n averaged over all directions, whose weights are PySCF's."""
     grid = MakeAngularGrid(DIRECTIONS)
-    coords = (RADII[:, None, None] * grid[:, :3]).reshape(-1, 3)
+    coords = mol.atom_coord(0) + (RADII[:, None, None] * grid[:, :3]).reshape(-1, 3)
     return 4 * np.pi * RADII**2 * (density_at(mol, dm, coords).reshape(len(RADII), -1) @ grid[:, 3])
 
 

@@ -63,7 +63,9 @@ def _system(row: dict) -> System:
 
 def _reaction(row: dict) -> Reaction:
     stoichiometry = {str(k): _whole(c) for k, c in row["stoichiometry"].items()}
-    seen = bool(row.get("seen_in_training", False))
+    seen = row.get("seen_in_training", False)
+    if not isinstance(seen, bool):
+        raise TypeError("seen_in_training has to be true or false")
     of, name, role = _texts(row, "set", "name", "role")
     return Reaction(of, name, stoichiometry, float(row["ref_kcal"]), role, seen)
 
@@ -120,6 +122,9 @@ def write_folder(
         del row["coords"]
         lines.append(json.dumps(row))
     write_atomic(folder / "systems.jsonl", "".join(f"{line}\n" for line in lines))
-    if properties:
-        write_atomic(folder / "properties.jsonl", "".join(f"{json.dumps(vars(p))}\n" for p in properties))
+    known = "".join(f"{json.dumps(vars(p))}\n" for p in properties)
+    if known:
+        write_atomic(folder / "properties.jsonl", known)
+    else:
+        (folder / "properties.jsonl").unlink(missing_ok=True)
     write_atomic(folder / "reactions.jsonl", "".join(f"{json.dumps(vars(r))}\n" for r in reactions))

@@ -55,7 +55,7 @@ def faults(reference: Reference) -> list[str]:
     """
     if reference.dm1 is None:
         return ["it has no density although it converged"] if reference.converged else []
-    pure = "ensemble" not in reference.provenance
+    pure = not reference.fractional
     mol = reference.mole()
     energies, dipole, occupations = methods.properties(mol, reference.dm1)
     numbers = np.einsum("smn,nm->s", reference.dm1, mol.intor_symmetric("int1e_ovlp"))
@@ -63,8 +63,9 @@ def faults(reference: Reference) -> list[str]:
     again = {k: (energies[k], stored.get(k, np.nan)) for k in energies}
     if pure and reference.method.lower() in stored:
         again["total"] = stored[reference.method.lower()], stored.get("total", np.nan)
-    if "hf/limit" in stored and "best" in stored:
-        again["best"] = stored[f"{reference.method.lower()}/limit"] + stored.get("core", 0.0), stored["best"]
+    if "hf/limit" in stored and "best" in stored:  # of the method of energies, which need not be that of the density
+        limit = next((k for k in stored if k.endswith("/limit") and k != "hf/limit"), "hf/limit")
+        again["best"] = stored[limit] + stored.get("core", 0.0), stored["best"]
     if reference.method == "HF" and pure:
         mean_field = scf.UHF(mol)
         again["total"] = float(mean_field.energy_tot(reference.dm1)), stored.get("total", np.nan)

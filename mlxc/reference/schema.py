@@ -70,6 +70,11 @@ class Reference:
         return self.outcome == CONVERGED
 
     @property
+    def fractional(self) -> bool:
+        """Whether it is an ensemble, of a number of electrons or a spin that is not whole."""
+        return "ensemble" in self.provenance
+
+    @property
     def nelectron(self) -> int:
         """Number of electrons."""
         return count_electrons(self.symbols, self.charge)
@@ -90,7 +95,9 @@ class Reference:
         if fixed > 1:
             return False
         mol = self.mole()
-        moments = np.einsum("xmn,nm->x", mol.intor("int1e_rr"), np.asarray(self.dm1).sum(0)).reshape(3, 3)
+        with mol.with_common_origin(self.coords[0]):
+            second = mol.intor("int1e_rr")
+        moments = np.einsum("xmn,nm->x", second, np.asarray(self.dm1).sum(0)).reshape(3, 3)
         across = axes[fixed:]
         spread = np.ptp(np.linalg.eigvalsh(across @ moments @ across.T))
         return bool(spread > 1e-3 * abs(moments).max())

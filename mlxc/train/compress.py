@@ -28,7 +28,7 @@ CELLS = (600, 600)
 #: Points at which slopes are penalised, drawn with a probability that is proportional to the energy there.
 SLOPE_POINTS = 5000
 #: Variables with respect to which slopes are penalised, where a functional has them.
-SLOPES = ("p", "alpha", "z", "y", "zt", "yt")
+SLOPES = ("p", "alpha", "z", "y", "zt", "yt", "zeta2")
 
 
 def condense(
