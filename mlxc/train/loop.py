@@ -255,7 +255,8 @@ def new_functional(config: Config) -> NeuralMetaGGA:
         functional = models.load(config.start)
     if not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{config.start} has no networks to train")
-    functional.name, functional.disp = config.name, f"d4:{config.d4}" if config.d4 else None
-    if config.d4:
-        d4_energy(gto.M(atom="He", verbose=0), config.d4)  # an unknown name is told before densities are computed
+    d4 = config.d4 or (models.describe(config.start).get("d4", "") if config.start else "")
+    functional.name, functional.disp = config.name, f"d4:{d4}" if d4 else None
+    if d4:
+        d4_energy(gto.M(atom="He", verbose=0), d4)  # an unknown name is told before densities are computed
     return functional.requires_grad_(True)

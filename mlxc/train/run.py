@@ -130,8 +130,10 @@ def card(config: Config, data: Dataset, functional: NeuralMetaGGA, trainer: Trai
         "protocol": f"errors in kcal/mol at fixed densities of {plain(config.data.densities)}, {config.data.basis}, "
         f"density fitting, grid level {config.data.grid_level}{limit}",
         "command": "mlxc train CONFIG.toml, with the configuration below",
-        # Family, width and depth are those of `start`, if there is one.
-        "configuration": plain(asdict(config)) | {"family": models.family_of(functional)} | functional.config,
+        # Family, width and depth, and D4 where none is named, are those of `start`, if there is one.
+        "configuration": plain(asdict(config))
+        | {"family": models.family_of(functional), "d4": (functional.disp or "").removeprefix("d4:")}
+        | functional.config,
         "data_sha256": trainer.identity,
         "mlxc": __version__,
         "commit": trainer.commit,
