@@ -53,7 +53,39 @@ def test_density_fitting(water, tmp_path, capsys):
     mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga1").density_fit().run()
     assert result["density_fit"] is True
     assert result["energy_hartree"] == pytest.approx(mf.e_tot, abs=1e-7)
+    assert result["dipole_debye"] == pytest.approx(mf.dip_moment(verbose=0), abs=1e-3)
+    assert result["mo_homo_hartree"] == pytest.approx(mf.mo_energy[mf.mo_occ > 0].max(), abs=1e-5)
+    assert (result["s2"], result["nelectron"]) == (pytest.approx(mf.spin_square()[0], abs=1e-5), 9)
+    assert main([*arguments, "--density-fit", "--task", "gradient"]) == 0
+    moving = mf.nuc_grad_method().set(grid_response=True).kernel()
+    assert np.allclose(json.loads(out.read_text())["gradient_hartree_per_bohr"], moving, atol=1e-5)
+    assert abs(moving - mf.nuc_grad_method().kernel()).max() > 3e-5
     assert "Debye about the origin" in capsys.readouterr().out
+
+
+BARE = """import sys
+extras = "ase basis_set_exchange dacite distributed geometric matplotlib qcelemental qcengine tqdm"
+sys.modules.update(dict.fromkeys(extras.split()))
+from mlxc.cli import main
+sys.exit(main(sys.argv[1:]))"""
+
+
+def test_extras_are_not_needed(water):
+    """None stands for a package that is not there."""
+    command = ["run", str(water), "--xc", "mlxc-mgga1", "--basis", "sto-3g"]
+    subprocess.run([sys.executable, "-c", BARE, *command], check=True, capture_output=True)
+
+
+def test_what_ends_a_run(water, capsys, monkeypatch):
+    for error, status, said in ((KeyboardInterrupt(), 130, "interrupted"), (MemoryError("1 GB"), 2, "(1 GB)")):
+
+        def broken(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr("mlxc.run.run", broken)
+        assert main(["run", str(water)]) == status
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
 
 
 def test_status_of_what_does_not_converge(tmp_path, capsys, monkeypatch):

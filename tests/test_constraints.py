@@ -231,11 +231,14 @@ class Oracle(Subject):
         "ionization potential",
     ],
 )  # fmt: skip
-def test_fractional_electrons(name):
+@pytest.mark.parametrize("quick", [True, False])
+def test_fractional_electrons(name, quick):
     """Nobody's functional obeys these: made-up energies do, and no longer once they are bent."""
-    assert CONDITIONS[name].check(Oracle(), quick=True)["status"] == "pass"
+    if name == "ionization potential" and not quick:
+        pytest.skip("the made-up energies divide electrons among atoms")
+    assert CONDITIONS[name].check(Oracle(), quick=quick)["status"] == "pass"
     if name not in ("fractional spin", "derivative discontinuity"):
-        assert CONDITIONS[name].check(Oracle(0.1), quick=True)["status"] == "fail"
+        assert CONDITIONS[name].check(Oracle(0.1), quick=quick)["status"] == "fail"
 
 
 def test_known_failures_of_fractional_electrons():
@@ -278,6 +281,7 @@ def test_densities_that_are_cut_off_are_not_asked_for_their_low_density_limit(mo
 
 
 def test_what_is_built_in_holds_for_every_choice_of_weights(shaken, shaken_hybrid):
+    assert (len(shaken.built_in), len(shaken_hybrid.built_in)) == (11, 19)
     for functional in (shaken, shaken_hybrid):
         for name in sorted(
             functional.built_in - {"one-electron self-consistency", "closed shells", "size consistency"}

@@ -36,7 +36,9 @@ def test_fitted_energy_density_is_the_analytic_one(name, omega, rng):
     fitted = energy_density(FittedExchange(mol, grids.coords[chosen], omega), dm)
     analytic = energy_density(AnalyticExchange(mol, grids.coords[chosen], omega), dm)
     assert np.all(fitted < 0)
-    assert np.median(abs(fitted / analytic - 1)) < 5e-4
+    errors = abs(fitted / analytic - 1)
+    assert np.median(errors) < 5e-4
+    assert np.quantile(errors, 0.95) < 5e-3
 
 
 @pytest.mark.parametrize("kind", ["positive", "indefinite", "zero"])

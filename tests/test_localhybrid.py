@@ -98,11 +98,24 @@ def test_mixing_function_is_bounded_and_exact_in_tails(shaken_hybrid, rng):
     assert a.min() >= 0
     assert a.max() <= 1
     assert a.min() < MIXING  # that of a new one where no limit fixes it
-    far = bounded_mixing(torch.tensor(-10.0), *torch.zeros(2), tail_gate(torch.tensor([1e3, 1e5]), torch.zeros(2)))
-    assert far[0] > 0.98
-    assert far[1] > 1 - 2e-6
+    s2 = torch.tensor([1e3, 1e5], dtype=torch.float64)
+    far = bounded_mixing(torch.tensor(-10.0), *torch.zeros(2), tail_gate(s2, torch.zeros(2)))
+    assert torch.allclose(1 - far, torch.tensor([1e-4, 1e-8], dtype=far.dtype), rtol=0.05)
     flat = bounded_mixing(torch.tensor(-10.0), *torch.zeros(2), tail_gate(torch.tensor(0.0), torch.tensor(200.0)))
     assert flat > 1 - 1e-5
+
+
+def test_the_published_formula(rng):
+    """0.48 tau_W / tau, regularised, of Bahmann et al. (2007), with Slater exchange and PW92 correlation."""
+    f, functional = random_features(rng), IsoOrbitalHybrid()
+    uniform = 0.3 * (6 * np.pi**2) ** (2 / 3) * f.rho ** (5 / 3)
+    weizsaecker, a = f.sigma_same / (8 * f.rho), functional.local_mixing(f)
+    assert torch.allclose(a, 0.48 * (weizsaecker + 0.01 * uniform) / (f.tau + 0.01 * uniform), rtol=1e-6)
+    slater = 0.5 * LDA_X * (2 * f.rho) ** (4 / 3)
+    total = Total(f)
+    dense = (f.rho > 1e-6).all(0)
+    expected = (a * f.ex + (1 - a) * slater).sum(0) + total.n * pw92(total)[0]
+    assert torch.allclose(functional(f)[dense], expected[dense], rtol=1e-6)
 
 
 def test_exchange_is_exact_in_tails(shaken_hybrid):

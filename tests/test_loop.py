@@ -116,11 +116,15 @@ def fixed_only(text):
 
 
 @pytest.mark.parametrize("family", sorted(models.FAMILIES))
-def test_training_improves_and_ships_a_model(folder, tmp_path, family, one_thread, capsys):
+def test_training_improves_and_ships_a_model(folder, tmp_path, family, one_thread, capsys, monkeypatch):
+    monkeypatch.setattr("mlxc.train.run.FEW", 1)
     out = tmp_path / "model"
     assert cli.main(["train", str(configured(folder, family)), "--out", str(out)]) == 0
     assert "SCF failures 0" in capsys.readouterr().out
+    assert models.describe(out)["domain"]["elements"] == ["F", "H", "O"]
     card = models.describe(out)["card"]
+    errors = card["errors"]["training"]["mae_kcal"]
+    assert errors["mlxc"]["W4-17"] < errors["r2scan"]["W4-17"]
     assert card["errors"]["training"]["rows"] == card["errors"]["validation"]["rows"] == {"W4-17": 1}
     assert card["configuration"]["losses"]["density"] == 1
     functional = models.load(out)
@@ -201,6 +205,9 @@ def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path, one_thread):
     harmed = train(path, tmp_path / "harmed")
     path.write_text(fixed_only(text))
     assert models.sha256(harmed) == models.sha256(train(path, tmp_path / "fixed"))
+    log = csv.DictReader((tmp_path / "harmed" / "log.csv").read_text().splitlines())
+    judged = [float(r["judgement"]) for r in log if r["kind"] == "self-consistent"]
+    assert judged[-1] > judged[0]
 
 
 def test_runs_are_not_mixed_up(folder, tmp_path, monkeypatch):

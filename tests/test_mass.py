@@ -5,7 +5,7 @@ import torch
 
 import mlxc
 from mlxc.analytic import R2SCAN
-from mlxc.constraints.mass import EffectiveMass, ground_state, kinetic_potential, shared_shell
+from mlxc.constraints.mass import effective_mass, ground_state, kinetic_potential, shared_shell
 from mlxc.functional import Functional
 
 
@@ -33,6 +33,10 @@ def test_effective_mass_is_positive(name, atom, charge, spin):
     features = ground_state(atom, charge, spin, "def2-svpd")
     v = kinetic_potential(mlxc.load(name), features)
     assert float(v.detach().min()) > -0.6
+
+
+def test_effective_mass_of_a_known_shift():
+    features = ground_state(*SHELLS[0], "def2-svpd")
     shifted = kinetic_potential(FallingTau(), features) - kinetic_potential(R2SCAN(), features)
     assert torch.allclose(shifted, torch.full_like(shifted, -2.0), atol=1e-6)
 
@@ -46,6 +50,6 @@ def test_shells_shared_by_both_spins(name):
 
 
 def test_penalty_finds_negative_masses():
-    mass = EffectiveMass()
+    mass = effective_mass()
     assert float(mass(R2SCAN()).detach()) < 1e-3
     assert float(mass(FallingTau()).detach()) > 1

@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 
 from mlxc import models
+from mlxc.bench.protocol import PROTOCOLS
+from mlxc.bench.species import Species, compute, identity_of
 from mlxc.errors import InputError
+from mlxc.reference import shipped
+from mlxc.reference.benchmark import system_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+OF_NO_MODEL = {
+    "ablation", "bench-dev-all-sets", "bench-qzvppd", "convergence-r2scan", "exact_exchange", "learning",
+    "learning-t-lmf", "noncovalent", "reference_data", "robustness", "training",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
@@ -22,6 +30,21 @@ def test_record_is_of_a_shipped_model(path):
     of_parts = (f.get("sha256") for f in parts if isinstance(f, dict))
     hashes = {h for h in (record.get("model_sha256"), *record.get("models", {}).values(), *of_parts) if h}
     assert hashes <= {models.describe(name)["sha256"] for name in models.names()}
+    assert hashes or path.stem in OF_NO_MODEL
+
+
+@pytest.mark.parametrize("name", ["H2", "HF"])
+def test_the_default_model_gives_its_recorded_energies(name):
+    """The formula that its weights are put into is what it was when errors were measured."""
+    species = Species(
+        system_of(shipped.load("small")[name], name), models.DEFAULT, identity_of(models.DEFAULT), PROTOCOLS["fast"]
+    )
+    with gzip.open(BENCHMARKS / "results" / "species-fast.jsonl.gz", "rt") as packed:
+        rows = [json.loads(line) for line in packed]
+    same = [r["result"] for r in rows if {**r["of"], "pyscf": 0} == {**species.identity, "pyscf": 0}]
+    found = compute(species)
+    for key in ("energy_hartree", "member_hartree", "dipole_debye"):
+        assert found[key] == pytest.approx(same[0][key], abs=1e-6)
 
 
 def test_table_of_the_readme_is_that_of_the_record():
@@ -49,6 +72,7 @@ def test_table_of_the_readme_is_that_of_the_record():
         sets.add(what)
     seen = {s.removesuffix(" (seen in training)") for s in found[names[0]]["sets"]}
     assert sets >= seen - {"INV24"}  # of which training has seen all rows
+    assert f"Multiplied by {models.describe()['uncertainty_scale']:.1f}, a factor" in "\n".join(lines)
 
 
 def test_species_are_packed_and_unpacked(tmp_path):

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from pyscf import lib
 
 import mlxc
 from mlxc import models
 from mlxc.cli import main
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
+from mlxc.workers import on_threads
 
 H2 = "2\n\nH 0 0 0\nH 0 0 0.74\n"
 CONFIG = """
@@ -134,9 +133,11 @@ def test_one_process_at_a_time(name, folder, place, in_turn, capsys):
     words = [w.replace("IN", str(place)).replace("OUT", str(place / "out")) for w in COMMANDS[name]]
     path = place / "out" / folder
     with subprocess.Popen([sys.executable, "-c", AT_WORK, path], stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout.readline() == "here\n"
-        assert "another process is at work" in stopped(name, place, capsys)
-        first.kill()
+        try:
+            assert first.stdout.readline() == "here\n"
+            assert "another process is at work" in stopped(name, place, capsys)
+        finally:
+            first.kill()
     assert main(words) == 0
 
 
@@ -304,12 +305,10 @@ def members(session):
 
 @pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga1", "H2O"), ("mlxc-lh5", "CH3")])
 def test_threads_change_no_energy(mole, xc, name):
-    before, energies = torch.get_num_threads(), []
+    energies = []
     for threads in (1, 2):
-        with lib.with_omp_threads(threads):
-            torch.set_num_threads(threads)
+        with on_threads(threads):
             mf = mlxc.KS(mole(name, "sto-3g"), xc).density_fit().set(conv_tol=1e-11)
             mf.grids.level = 0
             energies.append(mf.kernel())
-    torch.set_num_threads(before)
     assert energies[0] == pytest.approx(energies[1], abs=1e-9)

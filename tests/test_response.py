@@ -41,6 +41,21 @@ def test_kernel_is_the_derivative_of_the_potential(mole, name, kind, shaken_hybr
         assert abs(f @ c - expected).max() < 1e-6 * abs(expected).max()
 
 
+def test_kernel_has_nonlocal_correlation(mole, rng):
+    """VV10 that was added to a local hybrid."""
+    mf = mlxc.KS(mole("H2O", "sto-3g"), "t-lmf").density_fit()
+    mf.nlc, mf.grids.level, mf.nlcgrids.level = "vv10", 0, 0
+    mf.run(conv_tol=1e-11)
+    occupied, dm = mf.mo_coeff[:, mf.mo_occ > 0], mf.make_rdm1()
+    change = 0.1 * rng.normal(size=dm.shape) @ mf.get_ovlp() @ dm
+    change = change + change.T
+    up, down = (mf.get_veff(dm=dm + h * change) for h in (1e-4, -1e-4))
+    expected = (np.asarray(up) - np.asarray(down)) / 2e-4 @ occupied
+    whole, without = (mf.gen_response(hermi=1, with_nlc=w)(change) @ occupied for w in (True, False))
+    assert abs(whole - expected).max() < 1e-8
+    assert abs(without - expected).max() > 1e-5
+
+
 @pytest.mark.parametrize("hermi", [0, 1, 2])
 @pytest.mark.parametrize("singlet", [None, True, False, "unrestricted"])
 def test_response_of_hartree_fock(mole, singlet, hermi, rng):

@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from pyscf.dispersion.dftd3 import DFTD3Dispersion
 
 import mlxc
 from mlxc.analytic import PBE, R2SCAN, SlaterPW92
@@ -202,6 +203,22 @@ def test_foreign_files_that_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(error, match=reason):
             mlxc.load(path, sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_dispersion_that_a_file_names_is_part_of_the_energy(tmp_path, mole):
+    path = tmp_path / "f.fun"
+    mlxc.export(PBE(), path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.fun", "w") as new:
+        for entry in old.namelist():
+            settings = entry == "archive/extra/expected_d3_settings"
+            new.writestr(entry, '"pbe"' if settings else old.read(entry))
+    content = (tmp_path / "new.fun").read_bytes()
+    functional = mlxc.load(tmp_path / "new.fun", sha256=hashlib.sha256(content).hexdigest())
+    mol = mole("H2O", "sto-3g")
+    energies = [mlxc.KS(mol, f).set(conv_tol=1e-11).kernel() for f in (functional, PBE())]
+    expected = DFTD3Dispersion(mol, xc="pbe", version="d3bj").get_dispersion()["energy"]
+    assert expected < -1e-6
+    assert energies[0] - energies[1] == pytest.approx(expected, abs=1e-9)
 
 
 def test_attached_functionals_follow_each_other(tmp_path, mole):
