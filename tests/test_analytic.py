@@ -33,7 +33,7 @@ def test_derivatives_match_libxc(functional, code, spin, rng):
     assert np.all(scale[want.any(axis=1)] > 0)
     # r2SCAN's interpolation is only piecewise smooth, and libxc cuts at other thresholds: judge by the bulk.
     close = np.abs(got - want) <= 1e-9 * np.abs(want) + 1e-13 * scale
-    assert close.mean() > 0.99
+    assert close.mean() > (0.99 if functional.xctype == "MGGA" else 0.9999)
 
 
 @pytest.mark.parametrize("spin", [0, 1])
@@ -41,10 +41,11 @@ def test_derivatives_match_libxc(functional, code, spin, rng):
 def test_libxc_layout_of_eval_xc(functional, code, spin, rng):
     rho = rows(random_rho(rng, spin, points=20), functional.xctype)
     theirs = rho[..., 0, :] if functional.xctype == "LDA" else rho
-    want = libxc.eval_xc(code, theirs, spin, deriv=2)
-    got = functional.eval_xc(code, rho, spin, deriv=2)
+    deriv = 3 if functional.xctype != "MGGA" else 2  # PySCF's libxc build stops at second order for r2SCAN
+    want = libxc.eval_xc(code, theirs, spin, deriv=deriv)
+    got = functional.eval_xc(code, rho, spin, deriv=deriv)
     np.testing.assert_allclose(got[0], want[0], rtol=1e-9)
-    for order in (1, 2):
+    for order in range(1, deriv + 1):
         assert len(got[order]) == len(want[order])
         for a, b in zip(got[order], want[order], strict=True):
             if b is None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def run(folder, out, *more, xc="pbe0", basis="6-31g"):
     argv = ["bench", "--data", folder, "--xc", xc, "--protocol", "fast", "--basis", basis, "--out", out, *more]
     status = main([str(a) for a in argv])
     return status, json.loads((Path(out) / "report.json").read_text())
+
+
+def test_species_go_to_another_process_and_come_back(benchmark_folder, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Dask, about sockets left to the garbage collector
+        status, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-mgga1", basis="sto-3g")
+    assert status == 0
+    (row,) = found["functionals"][0]["reactions"]
+    assert row["converged"]
 
 
 def test_weights_are_those_of_gmtkn55():

@@ -2,7 +2,11 @@
 
 import json
 import math
+import subprocess
+import sys
+from functools import partial
 
+import cloudpickle
 import numpy as np
 import pytest
 from pyscf import gto, lib, qmmm, scf
@@ -10,6 +14,7 @@ from pyscf.data.nist import AVOGADRO, BOLTZMANN, HARTREE2J
 from pyscf.dispersion import dftd4
 
 import mlxc
+from mlxc import harmonic
 from mlxc.analytic import R2SCAN
 from mlxc.cli import main
 from mlxc.errors import ConvergenceError, InputError
@@ -210,6 +215,20 @@ def test_vibrations_refuse_what_they_cannot_do():
         mlxc.vibrations(mlxc.KS(gto.M(atom="He 0 0 0; ghost-H 0 0 1", basis="sto-3g", verbose=0), "hf").run())
     with pytest.raises(ConvergenceError, match="atom 1 along x"):
         mlxc.vibrations(mf.set(max_cycle=1))
+
+
+ELSEWHERE = """import pickle, sys
+work, task = pickle.load(sys.stdin.buffer)
+print(*work(task)[0].ravel())"""
+
+
+def test_a_displaced_calculation_can_be_done_elsewhere():
+    mf = calculation("H2", "t-lmf", change=lambda mf: mf.density_fit())
+    work = partial(harmonic._moved, harmonic.detached(mf), np.asarray(mf.make_rdm1()))
+    task = harmonic.Displacement(0, 2, harmonic.STEP)
+    command = [sys.executable, "-c", ELSEWHERE]
+    done = subprocess.run(command, input=cloudpickle.dumps((work, task)), capture_output=True, check=True)
+    assert np.array(done.stdout.split(), dtype=float) == pytest.approx(work(task)[0].ravel(), abs=1e-8)
 
 
 @pytest.mark.slow
