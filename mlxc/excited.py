@@ -36,9 +36,10 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
 
     Full linear response, `mf.TDDFT()`; in a solvent, which follows with its electrons alone, as those of water do
     (PySCF's dielectric constant 1.78, whatever the solvent).  There are fewer than `nstates` where the molecule has no
-    more.  Raises InputError for ROKS, for generalised, relativistic and periodic objects, for one that is not converged
-    and for functionals that PySCF lacks derivatives of, and ConvergenceError for a ground state that is seen to be a
-    saddle point: where states are missing, or electrons lie above an empty orbital.  `mf.stability()` sees more.
+    more, where its state is degenerate and can turn at no cost, and where it is unstable: `mf.stability()` tells.
+    Raises InputError for ROKS, for generalised, relativistic and periodic objects, for one that is not converged and
+    for functionals that PySCF lacks derivatives of, and ConvergenceError for a ground state that is seen to be a saddle
+    point, one with electrons above an empty orbital for example.
     """
     if not has_spin_channels(mf):
         raise InputError(f"excitations are for molecules in RKS or UKS, not {type(mf).__name__}")
@@ -49,10 +50,8 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     if not any(0 < np.count_nonzero(n) < len(n) for n in np.atleast_2d(mf.mo_occ)):
         raise InputError("excitations need unoccupied orbitals, and this basis leaves none: take a larger one")
     td = mf.TDDFT().set(nstates=nstates)
-    pairs = 0
     for energies, n in zip(np.atleast_2d(mf.mo_energy), np.atleast_2d(mf.mo_occ), strict=True):
         occupied, empty = energies[n > 0], energies[n == 0]
-        pairs += len(occupied) * len(empty)
         if len(occupied) and len(empty) and occupied.max() > empty.min():
             raise ConvergenceError("no excitations: an empty orbital lies below an occupied one of its spin")
     try:
@@ -62,10 +61,6 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     except RuntimeError as err:
         raise ConvergenceError(f"no excitations: is the ground state a minimum? See mf.stability() ({err})") from err
     energies = np.asarray(td.e)
-    if len(energies) < min(nstates, pairs):  # PySCF leaves out those of imaginary energy, and what it finds near them
-        raise ConvergenceError(
-            f"{len(energies)} of {nstates} excitations found: is the ground state a minimum? See mf.stability()"
-        )
     return Excitations(
         energies_ev=energies * HARTREE2EV,
         wavelengths_nm=centi / nano / (energies * HARTREE2WAVENUMBER),

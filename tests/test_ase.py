@@ -17,7 +17,7 @@ from mlxc.ase import MLXC, NotConverged, NotPossible
 from mlxc.ensemble import uncertainty_kcal
 from mlxc.errors import ConvergenceError, InputError
 
-SMALL = {"basis": "sto-3g", "grid_level": 0, "conv_tol": 1e-11}
+SMALL = {"basis": "sto-3g", "grid_level": 1, "conv_tol": 1e-11}
 
 
 def hydroxyl():
@@ -34,7 +34,7 @@ def test_results_are_those_of_pyscf():
     atoms.calc = MLXC(**SMALL)
     mol = gto.M(atom="O 0 0 0; H 0.1 0.2 0.95", spin=1, basis="sto-3g", verbose=0)
     mf = mlxc.KS(mol).density_fit()
-    mf.grids.level, mf.conv_tol = 0, 1e-11
+    mf.grids.level, mf.conv_tol = 1, 1e-11
     mf.kernel()
     assert atoms.get_potential_energy() == pytest.approx(mf.e_tot * units.Hartree, abs=1e-7)
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
@@ -80,7 +80,7 @@ def test_each_scf_starts_from_the_last_density():
     atoms.positions[1, 2] += 0.01
     energies = [calc.get_potential_energy(atoms) for calc in calculators[:2]]
     assert calculators[0].mf.cycles < calculators[1].mf.cycles
-    assert energies[0] == pytest.approx(energies[1], abs=1e-7)
+    assert energies[0] == pytest.approx(energies[1], abs=1e-6)  # eV; OH's hole turns at next to no cost
     energies = [calc.get_potential_energy(h2()) for calc in calculators[1:]]
     assert energies[0] == pytest.approx(energies[1], abs=1e-7)
 

@@ -74,7 +74,7 @@ def coarse(monkeypatch, tmp_path):
 def test_pages_are_found():
     """The patterns above find what is known to be there."""
     assert len(blocks(ROOT / "README.md", "python")) > 2
-    assert ["models", "mlxc-lh5"] in commands(ROOT / "README.md")
+    assert ["models", "mlxc-lh6"] in commands(ROOT / "README.md")
     assert len(EXAMPLES) > 5
     for page in PAGES:  # commands in a block without its language would not be looked at
         assert not re.search(r"^(    |```\n)(mlxc|torchrun) ", page.read_text(), re.MULTILINE), page

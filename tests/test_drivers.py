@@ -16,7 +16,7 @@ from mlxc.geometry import gradient_method
 from mlxc.optimization import optimize
 from mlxc.scf import second_order
 
-XC = ("mlxc-lh5-d4", "mlxc-mgga1")
+XC = ("mlxc-lh6-d4", "mlxc-mgga1")
 
 
 def h2(xc, length):

@@ -246,7 +246,7 @@ def test_killed_training_processes_resume_to_the_same_model(place):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_a_killed_benchmark(place, how):
     """Only the process that the user sees is killed: its workers end, and what is there is gone on from."""
-    words = ["bench", "--data", "data", "--xc", "mlxc-lh5", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
+    words = ["bench", "--data", "data", "--xc", "mlxc-lh6", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
     process = started(words, place)
     while len(list((place / "bench").glob("species/*.json"))) < 1:
         assert process.poll() is None
@@ -303,7 +303,7 @@ def members(session):
     return found
 
 
-@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga1", "H2O"), ("mlxc-lh5", "CH3")])
+@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga1", "H2O"), ("mlxc-lh6", "CH3")])
 def test_threads_change_no_energy(mole, xc, name):
     energies = []
     for threads in (1, 2):
