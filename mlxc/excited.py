@@ -39,7 +39,7 @@ def excitations(mf: Any, nstates: int = 5) -> Excitations:
     more, where its state is degenerate and can turn at no cost, and where it is unstable: `mf.stability()` tells.
     Raises InputError for ROKS, for generalised, relativistic and periodic objects, for one that is not converged and
     for functionals that PySCF lacks derivatives of, and ConvergenceError for a ground state that is seen to be a saddle
-    point, one with electrons above an empty orbital for example.
+    point or has electrons above an empty orbital.
     """
     if not has_spin_channels(mf):
         raise InputError(f"excitations are for molecules in RKS or UKS, not {type(mf).__name__}")

@@ -19,13 +19,13 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
     What a link leads to is written, not the link; a device or a pipe (/dev/stdout) is written to as it is.
     """
-    path = path.resolve()
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(data)
             return
+        path = path.resolve()
+        partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
         try:
             partial.write_bytes(data)
             partial.replace(path)
@@ -71,9 +71,9 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """InputError where a result could not be written to `path`, before hours are spent on it."""
-    path = path.resolve()
     if path.is_char_device() or path.is_fifo():
         return
+    path = path.resolve()
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: {path.parent} is not a folder that can be written to")
     if path.is_dir():

@@ -149,7 +149,7 @@ def whole(value: Any, what: str) -> int:
 
 #: Names, as PySCF writes them, of bases whose core potentials it keeps under another name.
 _FAMILIES = {
-    r"(?:aug)?ccpw?c?v([dtq5])zpp(?:nr)?": r"ccpv\1zpp",
+    r"(?:aug)?ccpw?c?v([dtq5])zpp": r"ccpv\1zpp",
     r"(ccecp(?:he|reg|28|36)?)(?:aug)?(?:ccpv[dtq56]z)?": r"\1",
     r"bfd(?:v[dtq5]z|pp)?": "bfd",
     r"(?:ma)?def2.*": "def2tzvp",
@@ -174,7 +174,9 @@ def _ecp(atoms: list, basis: Any) -> dict[str, Any]:
         ecp = ecp or (heavy and _exchanged_ecp(name, symbol))
         if ecp:
             found[symbol] = ecp
-        elif plain.startswith("gth") or (family and (heavy or family != "def2tzvp")):
+        elif plain.startswith("gth") or plain.endswith("ppnr"):
+            raise InputError(f"mlxc has no core potential for the basis {name!r}, which is made for one: take another")
+        elif family and (heavy or family.startswith(("ccecp", "bfd"))):
             raise InputError(
                 f"no core potential for {symbol} with the basis {name!r}, which is made for one: take another "
                 "basis, or pip install basis-set-exchange, which may have it"

@@ -94,7 +94,7 @@ def second_derivatives(
     and is converged to DISPLACED.  They run one after the other, `progress` being told how many of how many are done,
     or on so many processes as `jobs` says, which needs Dask, and in a script the line `if __name__ == "__main__":`.
     Raises ConvergenceError where one of them does not converge; InputError where `mf` itself has not, and for what has
-    no nuclear gradients; MemoryError where the system kills one.
+    no nuclear gradients, and where the system kills a process.
     """
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
@@ -111,7 +111,10 @@ def second_derivatives(
     done = _parallel(start, dm0, tasks, jobs) if jobs > 1 else ((t, _moved(start, dm0, t)) for t in tasks)
     for number, (task, result) in enumerate(done, start=1):
         if type(result).__name__ == "KilledWorker":  # Dask's, which need not be installed
-            raise MemoryError(f"no second derivatives: the process that moved {task.name} was killed") from result
+            raise InputError(
+                f"no second derivatives: the process that moved {task.name} was killed, perhaps for its memory: "
+                "take fewer jobs"
+            ) from result
         if isinstance(result, BaseException):
             raise result
         at = int(task.step < 0), task.atom, task.axis

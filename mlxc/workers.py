@@ -17,7 +17,7 @@ from mlxc.errors import InputError, MlxcError
 #: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
 #: What a script has to have that starts processes, each of which runs its first lines again.
-GUARD = 'a script that uses several processes does so below the line `if __name__ == "__main__":`'
+GUARD = 'in a script, several processes are started below the line `if __name__ == "__main__":`'
 
 
 class Work(Protocol):
@@ -84,7 +84,7 @@ def results(
             try:
                 local = LocalCluster(n_workers=jobs, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
             except RuntimeError as err:
-                raise InputError(f"processes cannot be started ({err}): {GUARD}") from err
+                raise InputError(f"processes cannot be started ({err}); {GUARD}") from err
             stack.callback(local.close)
         try:
             client = Client(local or scheduler, timeout="20s")

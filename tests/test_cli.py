@@ -67,7 +67,12 @@ BARE = """import sys
 extras = "ase basis_set_exchange dacite distributed geometric matplotlib qcelemental qcengine tqdm"
 sys.modules.update(dict.fromkeys(extras.split()))
 from mlxc.cli import main
-sys.exit(main(sys.argv[1:]))"""
+from mlxc.errors import InputError
+from mlxc.geometry import make_mole
+try:
+    sys.exit(make_mole([("Ce", (0, 0, 0))], "def2-tzvp").nelectron)
+except InputError:
+    sys.exit(main(sys.argv[1:]))"""
 
 
 def test_extras_are_not_needed(water):
@@ -215,8 +220,11 @@ def test_core_potentials_come_with_their_basis(basis, electrons):
 def test_core_potentials_that_pyscf_keeps_under_another_name_or_not_at_all():
     for basis in ("ccecp-cc-pvdz", "ccecp-aug-cc-pvtz", "bfd-vdz"):
         assert make_mole([("C", (0, 0, 0))], basis).nelectron == 4
-    with pytest.raises(InputError, match="made for one"):
-        make_mole([("C", (0, 0, 0))], "gth-dzvp")
+    for symbol, basis in (("C", "gth-dzvp"), ("Cu", "cc-pvdz-pp-nr")):
+        with pytest.raises(InputError, match="made for one"):
+            make_mole([(symbol, (0, 0, 0))], basis)
+    with pytest.raises(InputError, match=r"lacks one of H, I|nothing for H"):
+        make_mole([("H", (0, 0, 0)), ("I", (0, 0, 1.6))], "cc-pvdz-pp")
     with pytest.raises(InputError, match="outside the core potentials"):
         make_mole([("I", (0, 0, 0))], "def2-svp", charge=25)
 

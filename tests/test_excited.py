@@ -37,15 +37,15 @@ def test_fewer_states_than_asked_for():
     assert len(found.energies_ev) == len(found.oscillator_strengths) == len(found.converged) < 30
 
 
-@pytest.mark.parametrize("atom", ["H 0 0 0; H 0 0 0.74", "Be 0 0 0"])
-def test_triplets_of_the_default_are_those_of_two_calculations(atom):
+@pytest.mark.parametrize(("atom", "close"), [("H 0 0 0; H 0 0 0.74", 0.025), ("Be 0 0 0", 0.002)])  # Eh
+def test_triplets_of_the_default_are_near_those_of_two_calculations(atom, close):
     """Training knows closed shells and open ones: what it does with a little polarisation shows here alone."""
     found = []
     for spin in (0, 2):
         mf = mlxc.KS(gto.M(atom=atom, basis="6-31g*", spin=spin, verbose=0)).density_fit()
         found.append(mf.set(grids=mf.grids.set(level=1)).run())
     excited = found[0].TDA().set(singlet=False, nstates=1).run()
-    assert excited.e[0] == pytest.approx(found[1].e_tot - found[0].e_tot, abs=0.025)
+    assert excited.e[0] == pytest.approx(found[1].e_tot - found[0].e_tot, abs=close)
 
 
 def test_a_ground_state_that_is_a_saddle_point():

@@ -168,6 +168,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+TO_STANDARD_OUTPUT = """from pathlib import Path
+from mlxc.files import check_writable, write_atomic
+check_writable(Path("/dev/stdout"))
+write_atomic(Path("/dev/stdout"), "through")"""
+
+
 def test_links_stay_links_and_pipes_pipes(tmp_path):
     path, link, pipe = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     link.symlink_to(path)
@@ -180,6 +186,8 @@ def test_links_stay_links_and_pipes_pipes(tmp_path):
     assert os.read(reader, 10) == b"down"
     os.close(reader)
     assert pipe.is_fifo()
+    command = [sys.executable, "-c", TO_STANDARD_OUTPUT]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"through"
 
 
 def test_results_survive_bad_results(tmp_path, capsys):

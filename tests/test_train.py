@@ -112,7 +112,7 @@ def test_d4_is_part_of_all_energies_and_of_the_model(benchmark_folder, cached, t
     assert float(energies[0] - energies[1]) == pytest.approx(sum(expected), abs=1e-9)
     models.save(functional, tmp_path / "model", {})
     assert models.load(f"{tmp_path / 'model'}-d4").disp == "d4:pbe0"
-    for named, kept in (("", "d4:pbe0"), ("b3lyp", "d4:b3lyp")):
+    for named, kept in (("", "d4:pbe0"), ("b3lyp", "d4:b3lyp"), ("none", None)):
         again = dataclasses.replace(config, start=tmp_path / "model", d4=named)
         assert new_functional(again).disp == kept
     with pytest.raises(InputError, match="no published D4 parameters"):

@@ -96,7 +96,7 @@ class Config:
 
     family, width, depth  of the functional; start: a model to begin with, from which they then come
     d4         functional whose published D4 damping belongs to the model: all energies get that D4; where empty, that
-               of `start`, if it has one
+               of `start`, if it has one, and none where "none"
     losses     weight of each loss (mlxc.train.losses)
     precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
     device     where these networks are evaluated: "cpu", or "cuda" and its like

@@ -247,6 +247,10 @@ class Trainer:
         self.ranks.wait()
 
 
+#: The setting `d4` of a model that is to have none, although that which it starts from has.
+NO_D4 = "none"
+
+
 def new_functional(config: Config) -> NeuralMetaGGA:
     """The functional that training starts from.  Raises InputError, UnknownFunctionalError, ModelFileError."""
     if not config.start:
@@ -255,7 +259,8 @@ def new_functional(config: Config) -> NeuralMetaGGA:
         functional = models.load(config.start)
     if not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{config.start} has no networks to train")
-    d4 = config.d4 or (models.describe(config.start).get("d4", "") if config.start else "")
+    of_start = models.describe(config.start).get("d4", "") if config.start else ""
+    d4 = "" if config.d4 == NO_D4 else config.d4 or of_start
     functional.name, functional.disp = config.name, f"d4:{d4}" if d4 else None
     if d4:
         d4_energy(gto.M(atom="He", verbose=0), d4)  # an unknown name is told before densities are computed
