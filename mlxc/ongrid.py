@@ -42,9 +42,14 @@ def functional_of(mf: Any) -> Functional:
     return functional
 
 
+def mixes_spins(mf: Any) -> bool:
+    """Whether orbitals have no spin of their own: those of generalised and relativistic objects."""
+    return isinstance(mf, ghf.GHF | dhf.DHF | x2c.SCF)
+
+
 def has_spin_channels(mf: Any) -> bool:
     """Whether densities are those of the spins of a molecule: not of periodic, generalised and relativistic objects."""
-    return not (hasattr(mf, "cell") or isinstance(mf, ghf.GHF | dhf.DHF | x2c.SCF))
+    return not (hasattr(mf, "cell") or mixes_spins(mf))
 
 
 def need_converged(mf: Any, what: str) -> None:

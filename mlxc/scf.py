@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from pyscf import lib
 from pyscf.dft import libxc
-from pyscf.scf import dhf, ghf
 from pyscf.scf.diis import CDIIS
 from pyscf.scf.hf import KohnShamDFT
-from pyscf.x2c import x2c
 
 from mlxc import models
 from mlxc.backend import Backend, Label, cpu_only
@@ -22,7 +20,7 @@ from mlxc.errors import ConvergenceError, InputError
 from mlxc.functional import Functional
 from mlxc.hybridscf import LocalHybridSCF, check_molecular, use_local_hybrid, without_local_hybrid
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations, smeared
-from mlxc.ongrid import attached
+from mlxc.ongrid import attached, mixes_spins
 from mlxc.scripted import ScriptFunctional
 
 
@@ -76,7 +74,7 @@ def _check_fits(functional: Functional, mf: Any) -> None:
         need_library(functional.name)
     if functional.exx_omega is not None:
         check_molecular(mf, functional)
-    elif isinstance(functional, ScriptFunctional) and isinstance(mf, ghf.GHF | dhf.DHF | x2c.SCF):
+    elif isinstance(functional, ScriptFunctional) and mixes_spins(mf):
         raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
 
 

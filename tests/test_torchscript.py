@@ -1,9 +1,11 @@
 """Functionals as files of TorchScript: what is written, that it comes back the same, and that no code runs unasked."""
 
 import hashlib
+import io
 import json
 import pickle
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -175,17 +177,20 @@ def test_a_file_runs_only_by_its_hash(tmp_path, monkeypatch):
         mlxc.load(tmp_path / "absent.fun", sha256=sha256)
 
 
+def with_entry(path, name, content=""):
+    """The bytes of a .fun file with another content of one of its entries."""
+    image = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(image, "w") as new:
+        for entry in old.namelist():
+            new.writestr(entry, content if entry == f"archive/{name}" else old.read(entry))
+    return image.getvalue()
+
+
 def test_foreign_files_that_are_refused(tmp_path):
     """Of another version, with features that mlxc does not compute, nonlocal, no functional, no archive."""
     path = tmp_path / "f.fun"
     mlxc.export(PBE(), path)
-
-    def changed(name=None, content=""):
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.fun", "w") as new:
-            for entry in old.namelist():
-                new.writestr(entry, content if entry == f"archive/{name}" else old.read(entry))
-        return (tmp_path / "new.fun").read_bytes()
-
+    changed = partial(with_entry, path)
     skala = '["density", "grad", "kin", "grid_coords", "grid_weights", "coarse_0_atomic_coords"]'
     mlxc.export(Nonlocal(), tmp_path / "nonlocal.fun")
     for content, error, reason in (
@@ -208,12 +213,9 @@ def test_foreign_files_that_are_refused(tmp_path):
 def test_dispersion_that_a_file_names_is_part_of_the_energy(tmp_path, mole):
     path = tmp_path / "f.fun"
     mlxc.export(PBE(), path)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.fun", "w") as new:
-        for entry in old.namelist():
-            settings = entry == "archive/extra/expected_d3_settings"
-            new.writestr(entry, '"pbe"' if settings else old.read(entry))
-    content = (tmp_path / "new.fun").read_bytes()
-    functional = mlxc.load(tmp_path / "new.fun", sha256=hashlib.sha256(content).hexdigest())
+    content = with_entry(path, "extra/expected_d3_settings", '"pbe"')
+    path.write_bytes(content)
+    functional = mlxc.load(path, sha256=hashlib.sha256(content).hexdigest())
     mol = mole("H2O", "sto-3g")
     energies = [mlxc.KS(mol, f).set(conv_tol=1e-11).kernel() for f in (functional, PBE())]
     expected = DFTD3Dispersion(mol, xc="pbe", version="d3bj").get_dispersion()["energy"]

@@ -12,10 +12,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlxc.errors import UNREADABLE, InputError
 from mlxc.files import make_folder, write_atomic
+from mlxc.geometry import whole
 from mlxc.reference.benchmark import Property, Reaction, System, faults, make_system
 from mlxc.reference.gmtkn55 import is_gmtkn55, read_gmtkn55
 
@@ -46,23 +47,18 @@ def _texts(row: dict, *keys: str) -> list[str]:
     return values
 
 
-def _whole(value: Any) -> int:
-    """A whole number.  ValueError for any other."""
-    if int(value) != value:
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(value)
-
-
 def _system(row: dict) -> System:
     (name,) = _texts(row, "id")
     if not all(isinstance(s, str) for s in row["symbols"]):
         raise TypeError("symbols have to be texts")
     coords = [(float(x), float(y), float(z)) for x, y, z in row["coords_angstrom"]]
-    return make_system(name, _whole(row["charge"]), _whole(row["multiplicity"]), row["symbols"], coords)
+    return make_system(
+        name, whole(row["charge"], "charge"), whole(row["multiplicity"], "multiplicity"), row["symbols"], coords
+    )
 
 
 def _reaction(row: dict) -> Reaction:
-    stoichiometry = {str(k): _whole(c) for k, c in row["stoichiometry"].items()}
+    stoichiometry = {str(k): whole(c, "coefficient") for k, c in row["stoichiometry"].items()}
     seen = row.get("seen_in_training", False)
     if not isinstance(seen, bool):
         raise TypeError("seen_in_training has to be true or false")
