@@ -1,11 +1,12 @@
-"""Does the SCF converge?  With PySCF's DIIS from its guess, and, where that fails, up the ladder of mlxc bench.
+"""Does the SCF converge?  With DIIS from the guess of mlxc bench, and, where that fails, up its ladder.
 
     python benchmarks/robustness.py [--data FOLDER] [--xc X,Y] [--max-heavy N] [--jobs N] [--out FILE.json]
 
 Counts how many species each rung of the ladder was needed for (mlxc.bench.ladder), of all systems of the reactions in
 FOLDER and of a hard list: stretched bonds, atoms and monoxides of transition metals, open-shell singlets, anions and a
 zwitterion.  The species of the hard list are examined for stability, and singlets among them may become unrestricted.
-Protocol `fast` in def2-TZVP, the basis of mlxc run.  Interrupted runs go on where they were.
+Protocol `fast` in def2-TZVP, the basis of mlxc run, and up to 60 cycles on each rung.  Interrupted runs go on where
+they were, and what the record has of other functionals stays in it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from statistics import mean
 
 import pyscf
 import torch
+from speed import begun
 
 from mlxc import models
 from mlxc.bench.protocol import PROTOCOLS
@@ -100,35 +102,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/robustness.json"))
     args = parser.parse_args()
     protocol = replace(PROTOCOLS["fast"], basis="def2-tzvp")
-    groups = {"hard": (HARD, replace(protocol, stability=True, broken_symmetry=True))}
+    protocols = {"hard": replace(protocol, stability=True, broken_symmetry=True), "sets": protocol}
+    groups = {"hard": HARD}
     if args.data:
         suite = load(args.data).chosen(max_heavy=args.max_heavy)
         reacting = dict.fromkeys(i for r in suite.reactions for i in r.stoichiometry)
         unique = {suite.systems[i].key: suite.systems[i] for i in reacting}
-        groups["sets"] = (list(unique.values()), protocol)
+        groups["sets"] = list(unique.values())
     make_folder(args.work)
-    asked = [
-        (xc, group, system, settings)
-        for xc in args.xc.split(",")
-        for group, (systems, settings) in groups.items()
-        for system in systems
-    ]
     identities = {xc: identity_of(xc) for xc in args.xc.split(",")}
-    species = [Species(system, xc, identities[xc], settings) for xc, _, system, settings in asked]
-    found = compute_all(species, args.work, args.jobs)
-    known = {(xc, group, s.id): r for (xc, group, s, _), r in zip(asked, found, strict=True)}
-    record = {
-        "command": f"python benchmarks/robustness.py{' --data FOLDER' if args.data else ''} --xc {args.xc} "
-        f"--max-heavy {args.max_heavy}",
-        "settings": {group: settings.settings() for group, (_, settings) in groups.items()},
+    asked = [(xc, group, s) for xc in identities for group, systems in groups.items() for s in systems]
+    species = [Species(system, xc, identities[xc], protocols[group]) for xc, group, system in asked]
+    results: dict[str, dict[str, dict]] = {xc: {group: {} for group in groups} for xc in identities}
+    for (xc, group, system), found in zip(asked, compute_all(species, args.work, args.jobs), strict=True):
+        results[xc][group][system.id] = found
+    settings = {
+        "settings": {group: of.settings() for group, of in protocols.items()},
         "machine": platform.machine(),
         "pyscf": pyscf.__version__,
         "torch": torch.__version__,
-        "models": {xc: sha for xc in args.xc.split(",") if (sha := models.sha256(xc))},
-        "results": {
-            xc: {group: summary({i: r for (x, g, i), r in known.items() if (x, g) == (xc, group)}) for group in groups}
-            for xc in args.xc.split(",")
-        },
+        "models": {xc: sha for xc in identities if (sha := models.sha256(xc))},
+    }
+    record = begun(args.out, settings)
+    before = record.get("results", {})
+    summaries = {xc: {group: summary(found) for group, found in of.items()} for xc, of in results.items()}
+    record |= {
+        "command": f"python benchmarks/robustness.py{' --data FOLDER' if args.data else ''} --xc {args.xc} "
+        f"--max-heavy {args.max_heavy}",
+        "results": before | {xc: before.get(xc, {}) | of for xc, of in summaries.items()},
     }
     write_atomic(args.out, json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["results"], indent=1))

@@ -1,13 +1,14 @@
 """How time and memory of a whole SCF grow with the molecule, of several functionals in one process.
 
-    python benchmarks/scaling.py [--xc X,Y] [--series alkanes,water,acenes] [--limit SECONDS] [--no-fit]
+    python benchmarks/scaling.py [--xc X,Y] [--series alkanes,water,acenes] [--limit SECONDS] [--max-memory MB] ...
 
 Every functional goes up a series until its SCF takes longer than the limit, or memory does not suffice.  Basis
-def2-TZVP, PySCF's default grid; density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of
+def2-TZVP, PySCF's default grid and, unless --max-memory says otherwise, its max_memory, beyond which it puts integrals
+on the disk; density fitting unless --no-fit; VV10 on a grid of level 1.  The exponents are those of
 fits of the time per cycle, of the whole SCF, and of the memory on top of what there was before, to a nao^b, over
 molecules with more than five heavy atoms whose SCF converged.  The machine has to be idle.  Interrupted runs go on
-where they were, with another --xc or --limit as well; a calculation that the system killed, for its memory, ends its
-series, and is in the record as {"ended": ...}.
+where they were, with another --xc or --limit as well; a calculation that was killed, as systems do for memory, or that
+memory did not suffice for ends its series, and is in the record as {"ended": ...}: without this it is tried again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pyscf import gto, lib
-from speed import acene, conditions, exponents, measure
+from speed import acene, begun, conditions, exponents, measure
 
 from mlxc.files import write_atomic
 
@@ -68,35 +69,27 @@ def converged(rows: list[dict]) -> list[dict]:
     return [r | {"functionals": {xc: f for xc, f in r["functionals"].items() if f.get("converged")}} for r in rows]
 
 
-def begun(path: Path, settings: dict) -> dict:
-    """The record to go on with: that of `path`, if it is of the same conditions and models, or an empty one."""
-    record = json.loads(path.read_text()) if path.exists() else {}
-    models = record.pop("models", {})
-    record.pop("command", None)
-    alike = all(record.get(k) == v for k, v in settings.items() if k != "models")
-    if not alike or any(models.get(xc, sha) != sha for xc, sha in settings["models"].items()):
-        record, models = {"series": {}, "exponents": {}}, {}
-    return settings | {"models": models | settings["models"]} | {k: record[k] for k in ("series", "exponents")}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--xc", default="r2scan,pbe0,b3lyp,wb97m-v,default")
     parser.add_argument("--series", default=",".join(SERIES))
     parser.add_argument("--limit", type=float, default=300.0, help="seconds of one SCF after which a series ends")
+    parser.add_argument("--max-memory", type=int, default=lib.param.MAX_MEMORY, metavar="MB")
     parser.add_argument("--no-fit", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
+    lib.param.MAX_MEMORY = args.max_memory
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     out = args.out or Path(f"benchmarks/results/scaling{'-no-fit' if args.no_fit else ''}.json")
     settings = {
-        "settings": f"{BASIS}, PySCF's default grid and max_memory, {'no ' if args.no_fit else ''}density fitting",
+        "settings": f"{BASIS}, PySCF's default grid, {'no ' if args.no_fit else ''}density fitting",
+        "max_memory_mb": args.max_memory,
         **conditions(args.xc.split(",")),
     }
     command = f"python benchmarks/scaling.py --xc {args.xc} --limit {args.limit:g}" + " --no-fit" * args.no_fit
-    record = {"command": command} | begun(out, settings)
+    record = {"series": {}, "exponents": {}} | begun(out, settings) | {"command": command}
     for series in args.series.split(","):
         rows = record["series"].setdefault(series, [])
         slow = {xc for r in rows for xc, f in r["functionals"].items() if f.get("scf_s", math.inf) > args.limit}
@@ -111,13 +104,13 @@ def main() -> None:
                     continue
                 if row not in rows:
                     rows.append(row)
-                row["functionals"][xc] = {"ended": "memory"}  # stays where the system kills this process
+                row["functionals"][xc] = {"ended": "killed"}  # stays where the system kills this process
                 write_atomic(out, json.dumps(record, indent=1) + "\n")
                 try:
                     row["functionals"][xc] = found = measure(mol, xc, fit=not args.no_fit)
                     print(f"{name:12s} {mol.nao:5d} AOs {xc:10s} {found['scf_s']:8.1f} s", flush=True)
                 except MemoryError:
-                    pass
+                    row["functionals"][xc] = {"ended": "memory"}
                 except BaseException:  # stopped, or a fault: to be tried again
                     del row["functionals"][xc]
                     raise

@@ -2,8 +2,7 @@
 
     python benchmarks/speed.py [--xc default,pbe0,b3lyp,wb97m-v] [--cases water,benzene] [--no-fit] [--out FILE.json]
 
-Cases that the record has of the same models, versions and machine and that are not measured again stay in it.  With
---memory their peaks of memory alone are measured again, for which the machine need not be idle.
+Cases that the record has of the same models, versions and machine and that are not measured again stay in it.
 All with density fitting unless --no-fit.  The calculations of a case are repeated alternately and the fastest of each
 counts, so that a busy moment of the machine hits none.  Besides the time of a cycle, from one potential to the next,
 stand the time up to the first potential (with all tables) and that after the last; the peak of memory is that of the
@@ -173,27 +172,17 @@ def exponents(rows: list[dict], quantity: str = "cycle_s") -> dict[str, float]:
     return out
 
 
-def measured_before(path: Path, settings: dict[str, Any], cases: list[str]) -> list[dict]:
-    """Rows of a record under the same conditions, but for these cases."""
+def begun(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record to go on with: that of `path`, if it is of these settings, and of the same models where it has them.
+
+    Otherwise one that has the settings alone.  settings : what the results depend on, the hashes of `models` among them
+    """
     record = json.loads(path.read_text()) if path.exists() else {}
-    alike = all(record.get(k) == v for k, v in settings.items())
-    return [r for r in record.get("rows", []) if r["case"] not in cases] if alike else []
-
-
-def renew_memory(path: Path, functionals: list[str], cases: list[str], unfitted: str) -> None:
-    """Measure again the peaks of memory of rows of a record."""
-    record = json.loads(path.read_text())
-    for row in record["rows"]:
-        if row["case"] in cases:
-            atoms, basis, cycles = CASES[row["case"]]
-            for xc in functionals:
-                found = measure(gto.M(atom=atoms, basis=basis, verbose=0), xc, cycles, not unfitted)
-                row["functionals"][xc]["peak_mb"] = found["peak_mb"]
-                print(row["case"], xc, row["functionals"][xc]["peak_mb"], flush=True)
-            row["memory_command"] = (
-                f"python benchmarks/speed.py --memory --xc {','.join(functionals)} --cases {row['case']}{unfitted}"
-            )
-            write_atomic(path, json.dumps(record, indent=2) + "\n")
+    known = record.get("models", {})
+    alike = all(record.get(k) == v for k, v in settings.items() if k != "models")
+    if not alike or any(known.get(xc, sha256) != sha256 for xc, sha256 in settings["models"].items()):
+        return dict(settings)
+    return record | {"models": known | settings["models"]}
 
 
 def main() -> None:
@@ -203,28 +192,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--no-fit", action="store_true")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--memory", action="store_true", help="measure only the peaks of memory of the record again")
     args = parser.parse_args()
     torch.set_num_threads(lib.num_threads())
     functionals, cases, unfitted = args.xc.split(","), args.cases.split(","), " --no-fit" if args.no_fit else ""
     out = args.out or Path(f"benchmarks/results/speed{unfitted.strip()[1:]}.json")
-    if args.memory:
-        renew_memory(out, functionals, cases, unfitted)
-        return
     settings = {
         "settings": f"{'no ' * args.no_fit}density fitting, PySCF's default grid (level 3) and max_memory; VV10 on "
         "grid level 1",
         **conditions(functionals),
     }
-    rows = measured_before(out, settings, cases)
+    record = begun(out, settings)
     for name in cases:
         row = run_case(name, functionals, args.repeats, not args.no_fit)
         command = f"python benchmarks/speed.py --xc {args.xc} --cases {name} --repeats {args.repeats}{unfitted}"
-        rows.append({"command": command, **row})
-        record = settings | {
-            "exponents": exponents([r for r in rows if r["basis"] == "def2-tzvp"]),
-            "rows": rows,
-        }
+        rows = [*(r for r in record.get("rows", []) if r["case"] != name), {"command": command, **row}]
+        record |= {"exponents": exponents([r for r in rows if r["basis"] == "def2-tzvp"]), "rows": rows}
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, json.dumps(record, indent=2) + "\n")
 

@@ -80,7 +80,9 @@ def _bench(args: argparse.Namespace) -> int:
         args.broken_symmetry, args.jobs, args.scheduler,
     )  # fmt: skip
     _hint_at_slow_kernels()
-    return 3 if any(f["failed"] for f in report["functionals"]) else 0
+    found = report["functionals"]
+    unknown = [p["failed"] for f in found for p in f["summary"]["properties"]]
+    return 3 if any(unknown) or any(f["failed"] for f in found) else 0
 
 
 def _models(args: argparse.Namespace) -> int:

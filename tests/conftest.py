@@ -1,6 +1,7 @@
 """Shared fixtures.  Every random number in the tests comes from a fixed seed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def random_rho(rng, spin, points=400, low=-4, high=2):
     tau = (grad**2).sum(0) / (8 * n) + 10 ** rng.uniform(-1, 0.8, shape) * n ** (5 / 3)
     rho = np.stack([n, *grad, tau], axis=1)
     return rho if spin else rho[0]
+
+
+def run_bench(folder, out, *more, xc="pbe0", basis="6-31g"):
+    """`mlxc bench` and its report."""
+    argv = ["bench", "--data", folder, "--xc", xc, "--protocol", "fast", "--basis", basis, "--out", out, *more]
+    status = main([str(a) for a in argv])
+    return status, json.loads((Path(out) / "report.json").read_text())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pyscf.dft import uks
 
 from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Cycles, Solution, climb, first_density, settled
 from mlxc.bench.protocol import PROTOCOLS
+from mlxc.errors import InputError
 from mlxc.reference.benchmark import make_system
 from mlxc.scf import KS
 
@@ -104,6 +105,26 @@ def test_rungs_are_tried_in_turn(mole, monkeypatch):
     monkeypatch.setitem(RUNGS, "diis", broken)
     solution = climb(starting(mole("H2", "6-31g")))
     assert [a.energy for a in solution.attempts[:1]] == [None]
+
+
+def test_where_all_rungs_break_off_the_first_tells_why(mole, monkeypatch):
+    """And memory, which would meet the others as well, ends it at once."""
+    for number, rung in enumerate(RUNGS):
+
+        def broken(fresh, before, number=number):
+            raise InputError(f"no parameters {number}")
+
+        monkeypatch.setitem(RUNGS, rung, broken)
+    start = starting(mole("H2", "6-31g"))
+    with pytest.raises(InputError, match="no parameters 0"):
+        climb(start)
+
+    def too_large(fresh, before):
+        raise MemoryError("none left")
+
+    monkeypatch.setitem(RUNGS, "level shift", too_large)
+    with pytest.raises(MemoryError):
+        climb(start)
 
 
 def test_what_no_rung_finds_has_no_result(mole):

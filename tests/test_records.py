@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from mlxc import models
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.bench.species import Species, compute, identity_of
-from mlxc.errors import InputError
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import system_of
 
@@ -73,27 +71,3 @@ def test_table_of_the_readme_is_that_of_the_record():
     seen = {s.removesuffix(" (seen in training)") for s in found[names[0]]["sets"]}
     assert sets >= seen - {"INV24"}  # of which training has seen all rows
     assert f"Multiplied by {models.describe()['uncertainty_scale']:.1f}, a factor" in "\n".join(lines)
-
-
-def test_species_are_packed_and_unpacked(tmp_path):
-    store = runpy.run_path(str(BENCHMARKS / "store.py"))
-    packed = tmp_path / "all.jsonl.gz"
-    for run, names in (("first", "ab"), ("second", "bc")):
-        (tmp_path / run / "species").mkdir(parents=True)
-        for name in names:
-            content = {"of": {"system": name}, "more": {}, "id": name, "result": {"energy_hartree": -0.1}}
-            (tmp_path / run / "species" / f"{name}.json").write_text(json.dumps(content))
-    assert store["pack"]([tmp_path / "first"], packed) == 2
-    assert store["pack"]([tmp_path / "second"], packed) == 3
-    before = packed.read_bytes()
-    assert store["pack"]([tmp_path / "first"], packed) == 3
-    assert packed.read_bytes() == before
-    kept = tmp_path / "first" / "species" / "a.json"
-    kept.write_text("mine")
-    assert store["unpack"](packed, tmp_path / "first") == 1
-    assert kept.read_text() == "mine"
-    made = json.loads((tmp_path / "first" / "species" / "c.json").read_text())
-    assert made == {"of": {"system": "c"}, "more": {}, "result": {"energy_hartree": -0.1}}
-    packed.write_bytes(gzip.compress(b'{"of": 1}'))
-    with pytest.raises(InputError, match="cannot read"):
-        store["unpack"](packed, tmp_path / "first")

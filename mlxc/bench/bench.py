@@ -89,6 +89,7 @@ def _content(
         "mlxc": __version__,
         "pyscf": pyscf.__version__,
         "data": suite.name,
+        "choice": suite.choice,
         "protocol": settings.settings(),
         "functionals": [
             {"name": names[xc] if often[names[xc]] == 1 else xc, **identity, "xc": xc} | judged(suite, by_xc[xc], xc)

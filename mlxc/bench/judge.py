@@ -33,14 +33,14 @@ def judged(suite: Suite, of: dict[str, Result], xc: str) -> dict[str, Any]:
     return {
         "summary": {
             "sets": {
-                s: {"roles": sorted({r["role"] for r in reactions if r["group"] == s})}
+                s: {"roles": sorted({r["role"] for r in reactions if r["group"] == s}), "of": suite.available[s]}
                 | _averages([r for r in reactions if r["group"] == s], "error_kcal")
                 for s in sets
             },
             "coverage": _coverage(reactions),
             "gmtkn55": weighted(maes, {s: len(e) for s, e in errors.items()}),
             "properties": [
-                {"set": s, "quantity": q, "unit": unit}
+                {"set": s, "quantity": q, "unit": unit, "of": suite.available[s, q]}
                 | _averages([p for p in properties if (p["set"], p["group"]) == (s, q)], "error")
                 for s, q, unit in kinds
             ],
@@ -70,15 +70,10 @@ def _coverage(reactions: list[dict[str, Any]]) -> dict[str, float | int] | None:
     return {"n": len(rows), "within": float((ratios <= 1).mean()), "within_twice": float((ratios <= 1.96).mean())}
 
 
-def _group(row: Reaction) -> str:
-    """The set of a row; rows whose molecules all occur in training rows are apart."""
-    return f"{row.set} (seen in training)" if row.seen_in_training else row.set
-
-
 def _reaction(row: Reaction, of: dict[str, Result], xc: str) -> dict[str, Any]:
     """One row of a report: its value and error are None unless all its species have converged."""
     parts = [(c, of[id]) for id, c in row.stoichiometry.items()]
-    out: dict[str, Any] = {"set": row.set, "group": _group(row), "name": row.name, "role": row.role}
+    out: dict[str, Any] = {"set": row.set, "group": row.group, "name": row.name, "role": row.role}
     out |= {"stoichiometry": row.stoichiometry, "ref_kcal": row.ref_kcal}
     if not all(r["converged"] for _, r in parts):
         return out | {"value_kcal": None, "error_kcal": None, "converged": False}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxc.errors import BREAKS
+from mlxc.errors import BREAKS, FAILURES
 from mlxc.guess import shaken
 from mlxc.hybridscf import LocalHybridSCF
 from mlxc.occupations import LEVEL_SHIFT
@@ -130,8 +130,11 @@ def climb(start: Start) -> Solution:
     """Up the rungs until one converges.
 
     start : () -> a Kohn-Sham object that has not been run, or (xc) -> one with another functional
+
+    Raises MemoryError, which would meet every rung, and what the first rung broke off with where all have broken off.
     """
     attempts: list[Attempt] = []
+    broken: list[Exception] = []
     lowest: Any = None
     for rung, run in RUNGS.items():
         cycles = Cycles()
@@ -143,7 +146,8 @@ def climb(start: Start) -> Solution:
 
         try:
             mf = run(fresh, lowest)
-        except BREAKS:
+        except FAILURES as err:
+            broken.append(err)
             attempts.append(Attempt(rung, None, False, cycles.number))
             continue
         energy = float(mf.e_tot) if np.isfinite(mf.e_tot) else None
@@ -152,6 +156,8 @@ def climb(start: Start) -> Solution:
             return Solution(mf, rung, attempts)
         if energy is not None and (lowest is None or energy < lowest.e_tot):
             lowest = mf
+    if len(broken) == len(RUNGS):
+        raise broken[0]
     return Solution(lowest, "none", attempts)
 
 

@@ -82,8 +82,9 @@ MAX_CYCLE = 60
 #: All have diffuse functions, without which anions, dipoles and densities are the basis's more than the functional's.
 #: `tight` is without approximations beyond basis and grid, for comparison with other programs; `standard` is what
 #: errors are quoted in; `fast` compares functionals with each other, atomization energies in it are 0.4 kcal/mol on
-#: average and up to 2.7 (SO3) from def2-QZVPPD.  VV10 in the SCF would be most of its cost, and changes densities so little that
-#: energies hardly move (formaldehyde 0.002 kcal/mol; Najibi, Goerigk, J. Chem. Theory Comput. 14, 5725 (2018)).
+#: average and up to 2.7 (SO3) from def2-QZVPPD.  VV10 in the SCF would be most of its cost, and changes densities so
+#: little that energies hardly move (formaldehyde 0.002 kcal/mol; Najibi, Goerigk, J. Chem. Theory Comput. 14, 5725
+#: (2018)).
 PROTOCOLS = {
     p.name: p
     for p in (

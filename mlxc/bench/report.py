@@ -26,10 +26,20 @@ Report = dict[str, Any]
 Times = dict[str, dict[str, float]]
 #: Mark of sets of train rows; weighted averages are shown of so many sets of GMTKN55 or more.
 TRAIN, ENOUGH = "(train)", 10
+WEIGHTED = {"wtmad1": "WTMAD-1", "wtmad2": "WTMAD-2", "wtmad4": "WTMAD-4"}
+#: What was chosen of the rows, in words.
+CHOICES = {"sets": "sets {}", "role": "role {}", "elements": "elements {}", "max_heavy": "heavy atoms up to {}"}
 LEGEND = (
-    "mean absolute error (mean error); in brackets the number of rows, and of those that failed; (train): rows that "
+    "mean absolute error (mean error); in brackets the number of rows, of all that there are, and of those that "
+    "failed; (train): rows that "
     "models of mlxc are trained on, to be compared with nothing that was not"
 )
+
+
+def _weighted(functional: dict[str, Any]) -> dict[str, Any]:
+    """Weighted averages of GMTKN55; empty over fewer than ENOUGH sets."""
+    found = functional["summary"]["gmtkn55"]
+    return found if found.get("sets", 0) >= ENOUGH else {}
 
 
 def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
@@ -49,8 +59,9 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         for a in averages:
             failed = f" [{a['failed']} failed]" if a["failed"] else ""
             cells.append((f"{a['mae']:.3g} ({a['me']:+.3g})" if a["n"] else "-") + failed)
-        number_of_rows = max(a["n"] + a["failed"] for a in averages)
-        line(f"{label} [{number_of_rows}]", cells, [a.get("mae") for a in averages], rows)
+        number_of_rows, of = max(a["n"] + a["failed"] for a in averages), averages[0]["of"]
+        some = f" of {of}" if of > number_of_rows else ""
+        line(f"{label} [{number_of_rows}{some}]", cells, [a.get("mae") for a in averages], rows)
 
     def known(part: str, belongs: Callable[[dict[str, Any]], bool]) -> list[Hashable]:
         """The rows of a part of the report that each functional has an error of, of those that belong to a line."""
@@ -62,27 +73,29 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         mark = f" {TRAIN}" if "train" in of["roles"] else ""
         rows = known("reactions", lambda r, s=s: r["group"] == s)  # type: ignore[misc]
         add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals], rows)
-    weighted = [f["summary"]["gmtkn55"] for f in functionals]
-    for name in ("wtmad1", "wtmad2", "wtmad4") if max(w.get("sets", 0) for w in weighted) >= ENOUGH else ():
+    weighted = [_weighted(f) for f in functionals]
+    for name in WEIGHTED if any(weighted) else ():
         values = [w.get(name) for w in weighted]
-        number(f"WTMAD-{name[-1]}, kcal/mol", values, known("reactions", lambda r: r["set"] in GMTKN55))
+        number(f"{WEIGHTED[name]}, kcal/mol", values, known("reactions", lambda r: r["set"] in GMTKN55))
     for i, p in enumerate(first["properties"]):
         label = f"{p['set']}, {p['unit']}" if p["quantity"] in p["set"] else f"{p['set']}: {p['quantity']}, {p['unit']}"
         averages = [f["summary"]["properties"][i] for f in functionals]
         rows = known("properties", lambda r, p=p: (r["set"], r["group"]) == (p["set"], p["quantity"]))  # type: ignore[misc]
         add(label, averages, rows)
-        if p["quantity"] == "dipole_norm":  # as this benchmark is usually quoted
+        if p["quantity"] in ("dipole_norm", "dipole components"):  # as these benchmarks are usually quoted
             number(f"{p['set']}: RMS, {p['unit']}", [a.get("rmse") for a in averages], rows)
     return lines
 
 
-def left_out(report: Report) -> list[str]:
-    """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage."""
+def left_out(report: Report, doubtful: int | None = None) -> list[str]:
+    """What the averages lack: sets and rows of GMTKN55, species that did not converge; what is doubtful; coverage.
+
+    doubtful : so many doubtful species of each functional at most; all by default
+    """
     out = []
     alike: dict[tuple[int, ...], list[str]] = {}
     for f in report["functionals"]:
-        c = f["summary"]["gmtkn55"]
-        if c.get("sets", 0) >= ENOUGH:
+        if c := _weighted(f):
             rows = [r for r in f["reactions"] if r["converged"] and r["set"] in GMTKN55]
             seen = sum(r["role"] == "train" or r["group"] != r["set"] for r in rows)
             alike.setdefault((c["rows"], c["sets"], seen), []).append(f["name"])
@@ -103,9 +116,10 @@ def left_out(report: Report) -> list[str]:
             lost = ", ".join(f"{r['set']} {r['name']}" for r in f["reactions"] if not r["converged"])
             out.append(f"{f['name']}: no result for {', '.join(f['failed'])}{'; left out: ' if lost else ''}{lost}")
         if f["doubtful"]:
-            cases = "; ".join(f"{id}: {', '.join(why)}" for id, why in list(f["doubtful"].items())[:5])
-            more = f"; and {len(f['doubtful']) - 5} more" if len(f["doubtful"]) > 5 else ""
-            out.append(f"{f['name']}: doubtful {cases}{more}")
+            cases = [f"{id}: {', '.join(why)}" for id, why in f["doubtful"].items()]
+            if doubtful and len(cases) > doubtful:
+                cases[doubtful:] = [f"and {len(cases) - doubtful} more, which report.json has"]
+            out.append(f"{f['name']}: doubtful {'; '.join(cases)}")
     return out
 
 
@@ -118,7 +132,7 @@ def table(report: Report) -> str:
     out = [" " * head + "".join(f"  {n:>{w}}" for n, w in zip(names, widths, strict=True))]
     for label, cells, _ in lines:
         out.append(f"{label:{head}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True)))
-    return "\n".join([*out, f"{LEGEND[0].upper()}{LEGEND[1:]}.", settings(report), *left_out(report)])
+    return "\n".join([*out, f"{LEGEND[0].upper()}{LEGEND[1:]}.", settings(report), *left_out(report, 5)])
 
 
 def settings(report: Report) -> str:
@@ -130,8 +144,10 @@ def settings(report: Report) -> str:
     if p["broken_symmetry"]:
         symmetry = "all examined for stability, broken symmetry where lower"
     nlc = f"{p['nlc_level']}, after the SCF" if p["nlc_after"] else p["nlc_level"]
+    chosen = [CHOICES[k].format(", ".join(v) if isinstance(v, list) else v) for k, v in report["choice"].items()]
+    rows = f"{report['data']} ({'; '.join(chosen)})" if chosen else report["data"]
     return (
-        f"{report['data']}; protocol {p['name']}: {p['basis']}, {fit}, grid level {p['grid_level']} (VV10: "
+        f"{rows}; protocol {p['name']}: {p['basis']}, {fit}, grid level {p['grid_level']} (VV10: "
         f"{nlc}), converged to {p['conv_tol']:g} Eh, {symmetry}; "
         f"mlxc {report['mlxc']}, PySCF {report['pyscf']}"
     )
@@ -146,9 +162,11 @@ def _averages(report: Report) -> list[dict[str, Any]]:
     return [
         {"functional": f["name"], **row}
         for f in report["functionals"]
+        for w in [_weighted(f)]
         for row in (
             *({"set": s, "unit": "kcal/mol", **a} for s, a in f["summary"]["sets"].items()),
             *f["summary"]["properties"],
+            *({"set": WEIGHTED[k], "unit": "kcal/mol", "n": w["rows"], "mae": w[k]} for k in WEIGHTED if w),
         )
     ]
 

@@ -30,12 +30,17 @@ from mlxc.reference.schema import Reference
 from mlxc.version import __version__
 from mlxc.workers import results
 
+#: What a user's settings of PySCF change functionals by.
+SWITCHES = ("B3LYP_WITH_VWN5", "DFTD4_RECOMMENDATIONS")
 #: <S^2> that exceeds S(S + 1) by more is reported.
 CONTAMINATION = 0.3
 
 
 def identity_of(xc: str) -> dict[str, Any]:
-    """What the results of a functional depend on: weights of a model, wherever its folder is; name; versions."""
+    """What the results of a functional depend on: weights of a model, wherever its folder is; name; versions.
+
+    And those of SWITCHES that are on.
+    """
     sha256 = models.sha256(xc)
     found: dict[str, Any] = {"xc": xc.lower(), "mlxc": __version__, "pyscf": pyscf.__version__}
     dispersion = "-d" in xc.lower()
@@ -47,7 +52,7 @@ def identity_of(xc: str) -> dict[str, Any]:
     if dispersion:
         with suppress(PackageNotFoundError):
             found["dispersion"] = version("pyscf-dispersion")
-    return found
+    return found | {name: True for name in SWITCHES if getattr(pyscf.__config__, name, False)}
 
 
 @dataclass(frozen=True)

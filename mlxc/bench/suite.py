@@ -7,15 +7,18 @@ can turn, `Reference.can_turn`), and the properties of `data/properties.jsonl`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pyscf.data.elements import ELEMENTS
 from pyscf.data.nist import AU2DEBYE
 
-from mlxc.bench.quantities import check, extra_of
+from mlxc.bench.quantities import check, extra_of, group
 from mlxc.errors import InputError
 from mlxc.reference import Reference, shipped, store
 from mlxc.reference.benchmark import Property, Reaction, System, fits, select, system_of
@@ -30,13 +33,18 @@ POLAR = 1e-6
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark; references : densities to compare with, by the id of the system."""
+    """A benchmark; references : densities to compare with, by the id of the system.
+
+    choice : what `chosen` was asked; whole : the suite that it was asked of
+    """
 
     name: str
     systems: dict[str, System]
     reactions: list[Reaction]
     properties: list[Property]
     references: dict[str, Reference]
+    choice: dict[str, Any] = field(default_factory=dict)
+    whole: Suite | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for a property of a system that is not there, or that is not known or cannot be asked."""
@@ -50,10 +58,11 @@ class Suite:
         """Names of all sets, those of reactions first."""
         return list(dict.fromkeys([*(r.set for r in self.reactions), *(p.set for p in self.properties)]))
 
-    @property
-    def minima(self) -> set[str]:
-        """Sets that need geometry optimisations."""
-        return {p.set for p in self.properties if extra_of(p) == "minimum"}
+    @cached_property
+    def available(self) -> Counter[str | tuple[str, str]]:
+        """Numbers of rows before any were chosen: by the group of reactions, by set and quantity of properties."""
+        all = self.whole or self
+        return Counter([*(r.group for r in all.reactions), *((p.set, group(p)) for p in all.properties)])
 
     def chosen(
         self,
@@ -64,14 +73,14 @@ class Suite:
     ) -> Suite:
         """The rows of these sets and this role whose every system is small enough, of these elements.
 
-        By default all sets but those that need geometry optimisations, which take far longer than all others together.
+        By default all sets, without properties that need geometry optimisations: they take far longer than all else.
         Properties have no role, and are left out where one is asked for.  Raises InputError for an unknown set or role,
         and where nothing is left.
         """
         known = {s.lower(): s for s in self.sets}
         if unknown := sorted(s for s in sets if s.lower() not in known):
             raise InputError(f"no set {', '.join(unknown)} in {self.name}. There are {', '.join(self.sets)}")
-        sets = {known[s.lower()] for s in sets} or set(self.sets) - self.minima
+        named = [known[s.lower()] for s in sets]
         allowed = frozenset(e.capitalize() for e in elements) or None
         if strange := sorted((allowed or frozenset()) - set(ELEMENTS)):
             raise InputError(f"{', '.join(strange)} is not an element")
@@ -79,15 +88,19 @@ class Suite:
         if role is not None and role not in roles:
             raise InputError(f"no rows with the role {role!r} in {self.name}: there are {', '.join(sorted(roles))}")
 
-        reactions = select(self.reactions, self.systems, sets, role, allowed, max_heavy)
+        reactions = select(self.reactions, self.systems, named or known.values(), role, allowed, max_heavy)
         properties = [
             p
             for p in self.properties
-            if p.set in sets and role is None and fits(self.systems[p.id], allowed, max_heavy)
+            if (p.set in named if named else extra_of(p) != "minimum")
+            and role is None
+            and fits(self.systems[p.id], allowed, max_heavy)
         ]
         if not reactions and not properties:
             raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
-        return replace(self, reactions=reactions, properties=properties)
+        choice = {"sets": named, "role": role, "elements": sorted(allowed or ()), "max_heavy": max_heavy}
+        choice = {k: v for k, v in choice.items() if v}
+        return replace(self, reactions=reactions, properties=properties, choice=choice, whole=self)
 
     def needed(self) -> dict[str, set[str]]:
         """The ids of the systems of all rows, and the extra calculations that these need."""

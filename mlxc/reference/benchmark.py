@@ -73,6 +73,11 @@ class Reaction:
     role: str
     seen_in_training: bool = False
 
+    @property
+    def group(self) -> str:
+        """The set under which it is averaged: rows whose molecules all occur in training rows are apart."""
+        return f"{self.set} (seen in training)" if self.seen_in_training else self.set
+
 
 @dataclass(frozen=True)
 class Property:
