@@ -15,9 +15,6 @@ from mlxc.plots.command import add_to as add_plot_to
 from mlxc.plots.command import completed, separated
 from mlxc.version import __version__
 
-#: What `mlxc run` can do with a molecule.
-TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
-
 
 def _hint_at_slow_kernels() -> None:
     from mlxc.parallel import slow_kernels
@@ -40,9 +37,9 @@ def _run(args: argparse.Namespace) -> int:
             args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
             args.density_fit,
         )  # fmt: skip
-    except ConvergenceError as err:
-        if args.json:
-            write_json(args.json, {"converged": False, "reason": str(err)})
+    except MlxcError as err:
+        if args.json and (err.result or isinstance(err, ConvergenceError)):
+            write_json(args.json, (err.result or {"converged": False}) | {"reason": str(err)})
         raise
     if args.json:
         write_json(args.json, result)
@@ -194,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
     run.add_argument("--density-fit", action="store_true", help="fit Coulomb integrals: faster for larger molecules")
-    run.add_argument("--task", choices=TASKS, default="energy")
+    tasks = "energy (the default), gradient, optimize, ts, frequencies or excitations"
+    run.add_argument("--task", default="energy", metavar="TASK", help=tasks)
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")
     run.add_argument("--states", type=_positive, default=5, metavar="N", help="of --task excitations (default: 5)")
     run.add_argument("--jobs", type=_positive, default=1, help="processes for --task frequencies (default: 1)")

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class MlxcError(Exception):
-    """Base of all errors that mlxc raises on purpose."""
+    """Base of all errors that mlxc raises on purpose.
+
+    result : what `mlxc.run.run` had found by then, as its result; None where nothing
+    """
+
+    result: dict[str, Any] | None = None
 
 
 class InputError(MlxcError, ValueError):

@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +15,23 @@ from typing import Any
 
 from mlxc.errors import InputError
 
+#: Files that this process has open, and their numbers.
+_OPEN = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
+_NUMBERS = {"stdout": 1, "stderr": 2}
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file under another name beside it, then rename it.  Raises InputError, and then leaves nothing.
 
-    What a link leads to is written, not the link; a device or a pipe (/dev/stdout) is written to as it is.
+    What a link leads to is written, not the link; to devices, pipes and open files (/dev/stdout) it is added.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
+        if stream := _OPEN.fullmatch(str(path)):
+            sys.stdout.flush()
+            with open(_NUMBERS.get(stream[1]) or int(stream[2]), "wb", closefd=False) as file:
+                file.write(data)
+            return
         if path.exists() and not path.is_file():
             path.write_bytes(data)
             return
@@ -71,7 +82,7 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """InputError where a result could not be written to `path`, before hours are spent on it."""
-    if path.is_char_device() or path.is_fifo():
+    if _OPEN.fullmatch(str(path)) or path.is_char_device() or path.is_fifo():
         return
     path = path.resolve()
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

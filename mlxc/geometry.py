@@ -97,10 +97,12 @@ def make_mole(
     The basis is a name, which brings the core potentials that belong to it, or a table of names by element; `symmetry`
     is PySCF's.
 
-    Raises InputError for an impossible charge or spin, for an element that the basis does not have and for one whose
-    core potential is not at hand.
+    Raises InputError for an impossible charge or spin, for two atoms in one place, for an element that the basis does
+    not have and for one whose core potential is not at hand.
     """
     atoms = list(atoms)
+    if pair := coinciding([x for _, x in atoms]):
+        raise InputError(f"atoms {pair[0] + 1} and {pair[1] + 1} lie on top of each other")
     charge, spin = whole(charge, "charge"), spin if spin is None else whole(spin, "spin")
     if not basis:
         raise InputError("no basis is given: take one by name, for example def2-tzvp")

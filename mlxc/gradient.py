@@ -33,6 +33,8 @@ from mlxc.pairs import packed_product, packed_products
 from mlxc.partition import partitioned_points, weight_gradient
 from mlxc.potentials import AuxiliaryPotentials
 
+#: Memory (MB) to work with where `max_memory` leaves less.
+LEAST = 100
 #: At most so many points are handled at a time.
 POINTS = 2048
 #: Where PySCF keeps the second derivatives of basis functions: xx, xy, xz, yy, yz, zz.
@@ -73,7 +75,7 @@ class LocalHybridGradients:
         dm = mf.make_rdm1() if dm is None else dm
         ni._xc_type(mf.xc)
         grids, nlcgrids = rks_grad._initialize_grids(self)
-        max_memory = max(2000, 0.9 * self.max_memory - lib.current_memory()[0])
+        max_memory = max(LEAST, 0.9 * self.max_memory - lib.current_memory()[0])
         restricted = np.ndim(dm) == 2
         spins = np.asarray(dm)[None] / 2 if restricted else np.asarray(dm)
         vj = self.get_j(mol, dm)

@@ -38,6 +38,8 @@ WAVENUMBER = centi * math.sqrt(nist.HARTREE2J / nist.ATOMIC_MASS) / (2 * math.pi
 KM_MOL = nist.AVOGADRO * e**2 / (12 * epsilon_0 * nist.LIGHT_SPEED_SI**2 * nist.ATOMIC_MASS) / kilo
 #: Positions that differ by less (Bohr) are equal for the symmetry number: no better are minima found.
 SAME = 1e-3
+#: A molecule whose atoms are all as near (Bohr) to one line is linear: CO2 bent by half a degree, no better are minima.
+LINEAR = 0.01
 #: Forces (Eh/Bohr) above this are not those of a stationary point, where alone harmonic vibrations mean something.
 STATIONARY = 1e-3
 #: What resetting a calculation changes, and its copy shares with it.
@@ -185,11 +187,24 @@ class Vibrations:
             raise InputError(f"no thermochemistry at {temperature_k} K and {pressure_pa} Pa: both have to be positive")
         from pyscf.hessian import thermo
 
-        model = SimpleNamespace(mol=self.mol, e_tot=self.energy_hartree)
+        model = SimpleNamespace(mol=straightened(self.mol), e_tot=self.energy_hartree)
         with lib.temporary_env(symm.geom, TOLERANCE=SAME):
             found = thermo.thermo(model, self.frequencies_cm / WAVENUMBER, temperature_k, pressure_pa)
         energies = (float(found[k][0]) for k in ("E_tot", "H_tot", "S_tot", "G_tot"))
         return Thermochemistry(temperature_k, pressure_pa, int(found["sym_number"][0]), *energies)
+
+
+def straightened(mol: gto.Mole) -> gto.Mole:
+    """The molecule itself, or, of one that is nearly LINEAR, one that is linear to the last digit.
+
+    PySCF counts vibrations and rotations of a molecule that is bent by a tenth of a degree as those of a bent one.
+    """
+    coords = mol.atom_coords()
+    centre = coords.mean(0)
+    axis = np.linalg.svd(coords - centre)[2][0]
+    along = centre + np.outer((coords - centre) @ axis, axis)
+    moved = np.linalg.norm(along - coords, axis=1).max()
+    return mol.set_geom_(along, unit="Bohr", inplace=False) if 0 < moved < LINEAR else mol
 
 
 def vibrations(mf: Any, jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> Vibrations:
@@ -206,7 +221,7 @@ def vibrations(mf: Any, jobs: int = 1, progress: Callable[[int, int], None] | No
     from pyscf.hessian import thermo  # with all of PySCF's Hessians, which `import mlxc` does without
 
     hessian, dipole = second_derivatives(mf, jobs, progress)
-    found = thermo.harmonic_analysis(mf.mol, hessian, imaginary_freq=False)
+    found = thermo.harmonic_analysis(straightened(mf.mol), hessian, imaginary_freq=False)
     modes = np.asarray(found["norm_mode"]).reshape(-1, mf.mol.natm, 3)  # displacement / (amu^(1/2) Bohr)
     lengths = np.sqrt((modes**2).sum((1, 2), keepdims=True))
     return Vibrations(

@@ -31,6 +31,14 @@ class Surface(lib.GradScanner):
         return self.base.e_tot, gradient_method(self.base).kernel()
 
 
+def need_geometric(extra: str = "optimize") -> None:
+    """InputError where geomeTRIC is missing, which comes with the `extra` of mlxc."""
+    try:
+        import geometric  # noqa: F401
+    except ImportError as err:
+        raise InputError(f"geometry optimisation needs geomeTRIC: pip install 'mlxc[{extra}]'") from err
+
+
 def optimize(
     mf: Any, callback: Callable[[dict], None] | None = None, transition: bool = False
 ) -> tuple[gto.Mole, bool]:
@@ -41,10 +49,9 @@ def optimize(
     `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
     Raises InputError where geomeTRIC is missing, ConvergenceError where an SCF on the way does not converge.
     """
-    try:
-        from pyscf.geomopt.geometric_solver import kernel
-    except ImportError as err:
-        raise InputError("geometry optimisation needs geomeTRIC: pip install 'mlxc[optimize]'") from err
+    need_geometric()
+    from pyscf.geomopt.geometric_solver import kernel
+
     gradient_method(mf)  # which refuses what has no gradients
     # geomeTRIC would set up the logging of the whole process anew and write to the terminal.
     quiet = lib.temporary_env(logging.getLogger("geometric"), handlers=[logging.NullHandler()])

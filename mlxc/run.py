@@ -15,15 +15,21 @@ from scipy.constants import atm
 
 from mlxc import models
 from mlxc.calculation import ensemble, strange
-from mlxc.errors import InputError, run_by_pyscf
+from mlxc.errors import InputError, MlxcError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
 from mlxc.files import check_writable, write_atomic
 from mlxc.geometry import gradient_method, make_mole, read_xyz
 from mlxc.harmonic import STATIONARY, Vibrations, vibrations
-from mlxc.optimization import optimize
+from mlxc.optimization import need_geometric, optimize
 from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
 from mlxc.units import KCAL
+from mlxc.workers import need_dask
+
+#: What `run` can do with a molecule.
+TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
+#: Where optimisations write: FILE.opt.xyz, FILE.ts.xyz.
+SEARCHES = {"optimize": "opt", "ts": "ts"}
 
 
 class Progress:
@@ -76,19 +82,26 @@ def run(
 
     Raises InputError and its kin for what cannot be done.  An SCF that does not converge is an outcome:
     `converged` is False and nothing beyond the energy is attempted; `geometry_converged` likewise.  ConvergenceError
-    where an SCF fails on the way to a geometry, the last one before it being kept, or among displaced atoms.
+    where an SCF fails on the way to a geometry, the last one before it being kept, or among displaced atoms.  An error
+    after the SCF has what is known as its `result`.
     `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
     Coulomb part, and the exact exchange of libxc's hybrids, which is faster in all but the smallest molecules (exact
     exchange of local hybrids is fitted always).
     """
+    if task not in TASKS:
+        raise InputError(f"no task {task!r}: there are {', '.join(TASKS)}")
     progress = Progress()
+    path = Path(path)
     atoms = read_xyz(path)
-    search = {"optimize": "opt", "ts": "ts"}.get(task)
+    search = SEARCHES.get(task)
     optimised = path.with_name(f"{path.stem}.{search}.xyz")
     if search:
         if len(atoms) < 2:
             raise InputError(f"{path} has a single atom: there is no geometry to optimise")
+        need_geometric()
         check_writable(optimised)
+    if task == "frequencies" and jobs > 1:
+        need_dask("bench")
     functional = models.resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
     name = xc if functional is None else functional.name
@@ -123,21 +136,25 @@ def run(
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
-    if mf.converged and (found_ensemble := ensemble(mf)):
-        result["energy_uncertainty_kcal"] = found_ensemble[1]
-    if mf.converged and (reasons := strange(mf)) is not None:
-        result["novelty"] = reasons
-    if (search or task == "gradient") and mf.converged:
-        result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
     if search and mf.converged:
         result["geometry_converged"] = found
         result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
         result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
     lines: list[str] = []
-    if task == "frequencies" and mf.converged:
-        lines = _frequencies(vibrations(mf, jobs, _displaced), result)
-    if task == "excitations" and mf.converged:
-        lines = _excitations(excitations(mf, states), result)
+    try:
+        if mf.converged and (found_ensemble := ensemble(mf)):
+            result["energy_uncertainty_kcal"] = found_ensemble[1]
+        if mf.converged and (reasons := strange(mf)) is not None:
+            result["novelty"] = reasons
+        if (search or task == "gradient") and mf.converged:
+            result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
+        if task == "frequencies" and mf.converged:
+            lines = _frequencies(vibrations(mf, jobs, _displaced), result)
+        if task == "excitations" and mf.converged:
+            lines = _excitations(excitations(mf, states), result)
+    except MlxcError as err:
+        err.result = result
+        raise
     result["wall_s"] = time.perf_counter() - progress.start
     _report(result, charge)
     for line in lines:

@@ -54,6 +54,15 @@ def _kept(function: Callable[[W], Any], threads: int | None, task: W) -> Any:
             return err
 
 
+def need_dask(extra: str) -> None:
+    """InputError where Dask is missing, which comes with the `extra` of mlxc."""
+    try:
+        import distributed  # noqa: F401
+        import tqdm  # noqa: F401
+    except ImportError as err:
+        raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
+
+
 def results(
     function: Callable[[W], Any],
     tasks: Sequence[W],
@@ -69,11 +78,10 @@ def results(
     `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the `extra` of mlxc), cannot
     be reached, or is lost, and where a script lacks its GUARD.
     """
-    try:
-        from distributed import Client, LocalCluster, as_completed
-        from tqdm import tqdm
-    except ImportError as err:
-        raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
+    need_dask(extra)
+    from distributed import Client, LocalCluster, as_completed
+    from tqdm import tqdm
+
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a process that is being started
         raise InputError(GUARD)
     threads = None if scheduler else max(1, lib.num_threads() // jobs)

@@ -1,6 +1,9 @@
 """The command line as a user meets it: results, and one clear line for everything that is wrong."""
 
+import hashlib
 import json
+import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ from mlxc.errors import ConvergenceError, InputError, run_by_pyscf
 from mlxc.excited import Excitations
 from mlxc.geometry import make_mole, read_xyz
 from mlxc.neural import NeuralMetaGGA
+from mlxc.run import run
 
 WATER = "3\n\nO 0 0 0\nH 0 0.757 0.587\nH 0 -0.757 0.587\n"
 KEYS = {
@@ -145,6 +149,39 @@ def test_what_stops_on_the_way_is_in_the_json_too(tmp_path, capsys, monkeypatch)
     found = json.loads(out.read_text())
     assert found == {"converged": False, "reason": "the third geometry did not converge"}
     assert found["reason"] in capsys.readouterr().err
+
+
+def test_what_fails_after_the_scf_leaves_its_result(tmp_path, capsys, monkeypatch):
+    def stop(*args):
+        raise ConvergenceError("an excitation is lost")
+
+    monkeypatch.setattr("mlxc.run.excitations", stop)
+    path, out = tmp_path / "h2.xyz", tmp_path / "out.json"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
+    assert main([*arguments, "--task", "excitations"]) == 3
+    found = json.loads(out.read_text())
+    assert found["reason"] in capsys.readouterr().err
+    assert found["converged"] is True
+    assert main(arguments) == 0
+    assert json.loads(out.read_text())["energy_hartree"] == found["energy_hartree"]
+
+
+@pytest.mark.parametrize(
+    ("module", "task"), [("geometric", ["optimize"]), ("distributed", ["frequencies", "--jobs", "2"])]
+)
+def test_what_a_task_needs_is_asked_for_first(module, task, water, refused, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert "pip install 'mlxc[" in refused("run", water, "--task", *task)
+    assert capsys.readouterr().out == ""
+
+
+def test_unknown_tasks_and_atoms_in_one_place(water, refused):
+    assert "no task 'freq': there are energy, gradient" in refused("run", water, "--task", "freq")
+    with pytest.raises(InputError, match="no task"):
+        run(str(water), task="freq")
+    with pytest.raises(InputError, match="atoms 1 and 2 lie on top"):
+        make_mole([("H", (0, 0, 0)), ("H", (0, 0, 0))], "sto-3g")
 
 
 def test_second_order_solver_is_announced(water, capsys):
@@ -278,7 +315,9 @@ def test_unwritable_output(water, tmp_path, refused):
         assert "a folder" in refused("run", water, "--xc", "pbe", "--basis", "sto-3g", "--json", path)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json", "content", "size", "config", "huge"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "remove", "nan", "header", "json", "content", "size", "config", "huge"]
+)
 def test_damaged_model(water, tmp_path, refused, damage):
     folder = tmp_path / "model"
     models.save(NeuralMetaGGA(width=4, depth=1, name="small"), folder, card={})
@@ -292,6 +331,14 @@ def test_damaged_model(water, tmp_path, refused, damage):
         weights.write_bytes(content[:-8])
     elif damage == "remove":
         weights.unlink()
+    elif damage in ("nan", "header"):  # with the hash that they have
+        if damage == "nan":
+            content[-8:] = struct.pack("<d", math.nan)
+        else:
+            content[:8] = struct.pack("<Q", 2**62)
+        weights.write_bytes(content)
+        info = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(info | {"sha256": hashlib.sha256(content).hexdigest()}))
     elif damage in ("json", "content"):
         (folder / "model.json").write_text({"json": "{", "content": "[]"}[damage])
     else:

@@ -296,6 +296,19 @@ def test_damaged_files(text, tmp_path, refused):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_formulas_that_are_none(tmp_path, refused):
+    """Of the two figures of a file, neither is written."""
+    content = {"picture": "charge", "format": 1, "number": [0, 1], "neutral": 1, "symbol": "H", "basis": r"$\q$"}
+    content |= {
+        "functionals": [{"xc": "pbe", "energy_hartree": [0, -0.5]}],
+        "exact": {"number": [], "energy_hartree": []},
+    }
+    path = tmp_path / "formula.json"
+    path.write_text(json.dumps(content))
+    assert "no formula" in refused("plot", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("content", [b"objective,W4-17\n1.0,much\n", b"\xff\xfe"])
 def test_damaged_logs(content, tmp_path, refused):
     (tmp_path / "log.csv").write_bytes(content)

@@ -37,6 +37,14 @@ validation = 0
 kind = "fixed"
 adam = STEPS
 """
+RECIPE = """
+description = "hydrogen"
+[density]
+method = "FCI"
+basis = "6-31g"
+[[system]]
+name = "H"
+"""
 NOBODY = 65534
 
 
@@ -47,6 +55,7 @@ def place(benchmark_folder):
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "h2.xyz").write_text(H2)
+        (folder / "recipe.toml").write_text(RECIPE)
         (folder / "train.toml").write_text(CONFIG.replace("STEPS", "3"))
         shutil.copytree(benchmark_folder, folder / "data")
         (folder / "data").chmod(0o755)
@@ -62,6 +71,8 @@ COMMANDS = {
     "train": ["train", "IN/train.toml", "--out", "OUT/train"],
     "export": ["models", "mlxc-mgga1", "--export", "OUT/m.fun"],
     "import": ["reference", "import", "IN/data", "--out", "OUT/data"],
+    "build": ["reference", "build", "IN/recipe.toml", "--out", "OUT/reference.h5"],
+    "plot": ["plot", "charge", "H", "--xc", "pbe", "--basis", "sto-3g", "--out", "OUT/plot"],
 }
 
 
@@ -127,7 +138,7 @@ with sole_use(Path(sys.argv[1])):
 """
 
 
-@pytest.mark.parametrize(("name", "folder"), [("bench", "b"), ("train", "train")])
+@pytest.mark.parametrize(("name", "folder"), [("bench", "b"), ("train", "train"), ("build", "reference.h5.parts")])
 def test_one_process_at_a_time(name, folder, place, in_turn, capsys):
     """A second one is refused while the first works in the folder, and nobody once it is killed."""
     words = [w.replace("IN", str(place)).replace("OUT", str(place / "out")) for w in COMMANDS[name]]
@@ -188,6 +199,17 @@ def test_links_stay_links_and_pipes_pipes(tmp_path):
     assert pipe.is_fifo()
     command = [sys.executable, "-c", TO_STANDARD_OUTPUT]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"through"
+
+
+@pytest.mark.parametrize("opened", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_standard_output_goes_to_is_not_replaced(opened, tmp_path):
+    """Neither what a file had before nor what is printed before and after a result is lost."""
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    program = TO_STANDARD_OUTPUT.replace("/dev/stdout", opened)
+    with path.open("a") as file:
+        subprocess.run([sys.executable, "-c", f"print('first')\n{program}\nprint(' last')"], stdout=file, check=True)
+    assert path.read_text() == "before\nfirst\nthrough last\n"
 
 
 def test_results_survive_bad_results(tmp_path, capsys):

@@ -19,7 +19,7 @@ from mlxc.analytic import R2SCAN
 from mlxc.cli import main
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method
-from mlxc.harmonic import second_derivatives
+from mlxc.harmonic import second_derivatives, straightened
 from mlxc.localhybrid import HartreeFock
 
 MOLECULES = {
@@ -184,6 +184,22 @@ def test_symmetry_number_of_an_optimised_geometry():
     found = mlxc.vibrations(scf.RHF(gto.M(atom=atom, basis="sto-3g", verbose=0)).to_ks("hf").run())
     assert found.thermochemistry().symmetry_number == 2
     assert len(found.frequencies_cm) == 3
+
+
+def test_a_molecule_that_is_nearly_linear_is_linear():
+    """Bent by a tenth of a degree, as an optimisation leaves it; by five degrees it is not."""
+    found = []
+    for degrees in (0.0, 0.1, 5.0):
+        x, z = 1.33 * math.sin(math.radians(degrees)), 1.33 * math.cos(math.radians(degrees))
+        mol = gto.M(atom=f"Be 0 0 0; H 0 0 -1.33; H {x} 0 {z}", basis="sto-3g", verbose=0)
+        found.append(mlxc.vibrations(scf.RHF(mol).to_ks("hf").run()))
+    straight, nearly, bent = found
+    assert [len(f.frequencies_cm) for f in found] == [4, 4, 3]
+    assert nearly.frequencies_cm == pytest.approx(straight.frequencies_cm, abs=1.0)
+    gas = [f.thermochemistry() for f in found]
+    assert [g.symmetry_number for g in gas] == [2, 2, 2]
+    assert gas[1].entropy_hartree_per_k == pytest.approx(gas[0].entropy_hartree_per_k, rel=1e-3)
+    assert straightened(bent.mol) is bent.mol
 
 
 def test_an_atom_has_a_gibbs_energy():

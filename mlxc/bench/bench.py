@@ -21,6 +21,7 @@ from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import Suite, load
 from mlxc.errors import InputError, run_by_pyscf
 from mlxc.files import check_writable, make_folder, sole_use
+from mlxc.optimization import need_geometric
 from mlxc.version import __version__
 
 
@@ -58,7 +59,7 @@ def bench(
     for id in needed:  # a basis that lacks an element
         suite.systems[id].mole(settings.basis)
     if any("minimum" in extras for extras in needed.values()):
-        _need_geometric()
+        need_geometric("bench")
     species = [
         Species(
             suite.systems[id], xc, identity, settings, frozenset(extras),
@@ -131,10 +132,3 @@ def _checked(xcs: list[str], protocol: Protocol) -> dict[str, dict[str, Any]]:
     if not found:
         raise InputError("no functional is given: --xc takes names with commas between them")
     return found
-
-
-def _need_geometric() -> None:
-    try:
-        import geometric  # noqa: F401
-    except ImportError as err:
-        raise InputError("geometries and frequencies need geomeTRIC: pip install 'mlxc[bench]'") from err

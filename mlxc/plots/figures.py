@@ -61,13 +61,20 @@ def figure(width: float, height: float) -> Any:
 
 
 def write(figures: dict[str, Any], out: Path) -> list[Path]:
-    """Every figure, by its name, as a PNG and an SVG file in `out`.  Raises InputError where that cannot be written."""
-    make_folder(out)
-    paths = []
+    """Every figure, by its name, as a PNG and an SVG file in `out`.
+
+    Raises InputError where that cannot be written, and, before anything is, where a name has a formula that is none.
+    """
+    contents = {}
     for name, drawn in figures.items():
         for form, settings in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
-            content = io.BytesIO()
-            drawn.savefig(content, format=form, **settings)
-            paths.append(out / f"{name}.{form}")
-            write_atomic(paths[-1], content.getvalue())
-    return paths
+            file = io.BytesIO()
+            try:
+                drawn.savefig(file, format=form, **settings)
+            except ValueError as err:  # of matplotlib's formulas
+                raise InputError(f"cannot draw {name}, what is between dollar signs is no formula: {err}") from err
+            contents[out / f"{name}.{form}"] = file.getvalue()
+    make_folder(out)
+    for path, content in contents.items():
+        write_atomic(path, content)
+    return list(contents)
