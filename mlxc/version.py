@@ -16,7 +16,7 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str:
         # Without locks: `git status` writes its index anew, and leaves a lock behind where it is killed.
-        command = ["git", "--no-optional-locks", "-C", here, *arguments]
+        command = ["git", "--no-optional-locks", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

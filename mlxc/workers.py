@@ -74,9 +74,9 @@ def results(
     """Each task with function(task), or with the exception that it has ended with, as they finish.
 
     On `jobs` local processes, which share the threads (OMP_NUM_THREADS, or the cores), or on the workers of the Dask
-    cluster at the address `scheduler`, each with as many threads as OMP_NUM_THREADS gives it.  A progress bar counts
-    `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the `extra` of mlxc), cannot
-    be reached, or is lost, and where a script lacks its GUARD.
+    cluster at the address `scheduler`, each with as many threads as OMP_NUM_THREADS gives it.  A progress bar shows the
+    time left and counts `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the
+    `extra` of mlxc), cannot be reached, or is lost, and where a script lacks its GUARD.
     """
     need_dask(extra)
     from distributed import Client, LocalCluster, as_completed
@@ -100,11 +100,15 @@ def results(
             raise InputError(f"no Dask scheduler at {scheduler}: {err}") from err
         stack.callback(client.close)
         futures = {client.submit(work, t, pure=False, retries=RETRIES, priority=t.cost): t for t in tasks}
-        with tqdm(total=already + len(tasks), initial=already, unit="system", smoothing=0) as bar:
-            for future in as_completed(futures):
+        # Of what is left, in units of the costs: the longest come first, and numbers would promise too long a time.
+        whole = sum(t.cost for t in tasks)
+        with tqdm(
+            total=whole, bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}", smoothing=0
+        ) as bar:
+            for number, future in enumerate(as_completed(futures), start=already + 1):
                 task, error = futures[future], future.exception()
-                bar.set_postfix_str(f"{task.name} is done")
-                bar.update()
+                bar.set_postfix_str(f"{number} of {already + len(tasks)}: {task.name} is done")
+                bar.update(task.cost)
                 if future.cancelled():
                     raise InputError("the Dask scheduler is lost; finished systems are kept: start again")
                 yield task, error or future.result()

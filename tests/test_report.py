@@ -8,9 +8,11 @@ import pytest
 from conftest import run_bench as run
 
 from mlxc import models
-from mlxc.bench import report
+from mlxc.bench.html import figures, html
 from mlxc.bench.judge import judged
+from mlxc.bench.outputs import averages as averages_of
 from mlxc.bench.protocol import PROTOCOLS
+from mlxc.bench.report import ENOUGH, table
 from mlxc.bench.statistics import GMTKN55, MEAN_ENERGY, averages, weighted
 from mlxc.bench.suite import Suite
 from mlxc.cli import main
@@ -56,14 +58,14 @@ def test_averages_over_other_rows_are_not_compared():
 
     def page(*functionals):
         found = MADE_UP | {"functionals": list(functionals)}
-        return report.html(found, {f["name"]: {} for f in functionals}), report.table(found)
+        return html(found, {f["name"]: {} for f in functionals}), table(found)
 
-    html, text = page(functional("x"), functional("xyz"))
-    assert html.count('class="number best"') == len(sets) + 3
+    shown, text = page(functional("x"), functional("xyz"))
+    assert shown.count('class="number best"') == len(sets) + 3
     assert "x, xyz: WTMADs over 20 of 1505 rows, in 10 of 55 sets" in text
     assert "trained on 4 of these rows" in text
-    html, text = page(functional("x", "a"), functional("xyz", "b"))
-    assert "best" not in html.split("</style>")[1]
+    shown, text = page(functional("x", "a"), functional("xyz", "b"))
+    assert "best" not in shown.split("</style>")[1]
     assert "x: WTMADs" not in text
     assert "WTMADs over 10 of 1505 rows" in text
     assert f"x: no result for a; left out: {sets[0]} a, " in text
@@ -108,7 +110,7 @@ def test_the_page_stands_alone(benchmark_folder, tmp_path, in_turn):
     assert not [w for w in ('href="http', "src=") if w in text]
     found = json.loads((tmp_path / "report.json").read_text())
     times = json.loads((tmp_path / "timings.json").read_text())
-    assert report.html(found, times) == text
+    assert html(found, times) == text
     with (tmp_path / "averages.csv").open() as f:
         averages = list(csv.DictReader(f))
     assert [(a["functional"], a["set"]) for a in averages] == [("pbe0", "W4-17"), ("pbe", "W4-17")]
@@ -138,12 +140,12 @@ def test_figures_show_the_errors():
         {"name": name, "xc": name} | judged(suite, {"a": result | {"energy_hartree": e}}, name)
         for name, e in (("first", 0.0), ("second", 2 / KCAL))
     ]
-    figures = dict(report._figures(MADE_UP | {"functionals": functionals}, {"first": {"a": 60.0}, "second": {}}))
-    bars = [[bar.get_width() for bar in c] for c in figures["Errors by set"].axes[0].containers]
+    drawn = dict(figures(MADE_UP | {"functionals": functionals}, {"first": {"a": 60.0}, "second": {}}))
+    bars = [[bar.get_width() for bar in c] for c in drawn["Errors by set"].axes[0].containers]
     assert bars == [pytest.approx([2.0, 5.0]), pytest.approx([4.0, 7.0])]
-    heights = [np.diff(p.get_xy()[::2, 1]) for p in figures["Distribution of errors"].axes[0].patches]
+    heights = [np.diff(p.get_xy()[::2, 1]) for p in drawn["Distribution of errors"].axes[0].patches]
     assert [int(h[h > 0].sum()) for h in heights] == [3, 3]
-    assert [bar.get_width() for bar in figures["Times"].axes[0].patches] == [1.0, 0.0]
+    assert [bar.get_width() for bar in drawn["Times"].axes[0].patches] == [1.0, 0.0]
 
 
 def test_the_page_has_the_ten_worst_in_their_order():
@@ -151,7 +153,7 @@ def test_the_page_has_the_ten_worst_in_their_order():
     rows = [Reaction("x", f"row {k}", {"a": 1}, (-1.0) ** k * k, "dev") for k in range(12)]
     result = {"converged": True, "rung": "diis", "faults": [], "energy_hartree": 0.0}
     functional = {"name": "f", "xc": "f"} | judged(Suite("any", systems, rows, [], {}), {"a": result}, "f")
-    text = report.html(MADE_UP | {"functionals": [functional]}, {"f": {}}).split("Largest errors")[1]
+    text = html(MADE_UP | {"functionals": [functional]}, {"f": {}}).split("Largest errors")[1]
     places = [text.find(f">row {k}<") for k in range(12)]
     assert places[:2] == [-1, -1]
     assert places[2:] == sorted(places[2:], reverse=True)
@@ -169,7 +171,7 @@ def test_what_is_left_out_is_said():
     def shown(suite):
         of = {i: results[i] for i in suite.needed()}
         found = MADE_UP | {"choice": suite.choice, "functionals": [{"name": "f", "xc": "f"} | judged(suite, of, "f")]}
-        return report.table(found), report.html(found, {"f": {}})
+        return table(found), html(found, {"f": {}})
 
     text, page = shown(suite)
     assert "x, kcal/mol [7]" in text
@@ -188,16 +190,16 @@ def test_what_is_left_out_is_said():
 
 def test_weighted_averages_need_enough_sets():
     """One functional has them over ten sets; the other, of fewer, has none."""
-    sets = list(GMTKN55)[: report.ENOUGH]
+    sets = list(GMTKN55)[:ENOUGH]
     systems = {s: make_system(s, 0, 2, ("H",), [(0.0, 0.0, z)]) for z, s in enumerate(sets)}
     suite = Suite("any", systems, [Reaction(s, s, {s: 1}, 0.0, "dev") for s in sets], [], {})
     found = []
     for name, lost in (("whole", ()), ("part", sets[:1])):
         of = {s: {"converged": s not in lost, "rung": "diis", "faults": [], "energy_hartree": 0.1} for s in sets}
         found.append({"name": name, "xc": name} | judged(suite, of, name))
-    text = report.table(MADE_UP | {"functionals": found})
+    text = table(MADE_UP | {"functionals": found})
     (line,) = [line for line in text.splitlines() if line.startswith("WTMAD-2")]
     assert line.endswith("-")
-    rows = report._averages(MADE_UP | {"functionals": found})
+    rows = averages_of(MADE_UP | {"functionals": found})
     of_set = {(r["functional"], r["set"]): r["mae"] for r in rows if "WTMAD" in r["set"]}
     assert of_set == {("whole", f"WTMAD-{k}"): found[0]["summary"]["gmtkn55"][f"wtmad{k}"] for k in (1, 2, 4)}

@@ -13,10 +13,11 @@ import pyscf
 from pyscf import gto
 
 from mlxc import models
-from mlxc.bench import report
 from mlxc.bench.judge import judged
+from mlxc.bench.outputs import write
 from mlxc.bench.protocol import PROTOCOLS, Protocol
 from mlxc.bench.quantities import Result
+from mlxc.bench.report import table
 from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import Suite, load
 from mlxc.errors import InputError, run_by_pyscf
@@ -39,7 +40,7 @@ def bench(
     jobs: int = 1,
     scheduler: str | None = None,
 ) -> dict[str, Any]:
-    """Compute, print the table, and write the files of `mlxc.bench.report` into `out`; returns what report.json holds.
+    """Compute, print the table, and write the files of `mlxc.bench.outputs` into `out`; returns what report.json holds.
 
     data : a folder of systems.jsonl, reactions.jsonl and properties.jsonl, one of GMTKN55's layout, a file of reference
         data, or None for those that come with mlxc
@@ -74,8 +75,8 @@ def bench(
         check_writable(folder / "result.json")
         found = compute_all(species, folder, jobs, scheduler)
         content, times = _content(suite, settings, functionals, list(needed), found)
-        print(report.table(content))
-        print(*report.write(out, content, times), sep="\n")
+        print(table(content))
+        print(*write(out, content, times), sep="\n")
     return content
 
 

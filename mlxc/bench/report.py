@@ -1,29 +1,13 @@
-"""What `mlxc bench` found: a table of text, JSON, CSV and one HTML page without anything outside it.
-
-report.json and the tables, .csv, have no times in them, so that an interrupted run that goes on writes the same bytes
-as one that does not stop; times are in timings.json and on the page.
-"""
+"""What `mlxc bench` found, in words: the lines of its table, what was chosen and what is left out."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Hashable, Iterable
-from html import escape
-from pathlib import Path
+from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
-
 from mlxc.bench.statistics import GMTKN55
-from mlxc.files import write_atomic
-from mlxc.page import page, svg
 
-#: Rows of largest error that the page lists of each functional.
-WORST = 10
 Report = dict[str, Any]
-Times = dict[str, dict[str, float]]
 #: Mark of sets of train rows; weighted averages are shown of so many sets of GMTKN55 or more.
 TRAIN, ENOUGH = "(train)", 10
 WEIGHTED = {"wtmad1": "WTMAD-1", "wtmad2": "WTMAD-2", "wtmad4": "WTMAD-4"}
@@ -36,13 +20,13 @@ LEGEND = (
 )
 
 
-def _weighted(functional: dict[str, Any]) -> dict[str, Any]:
+def weighted_of(functional: dict[str, Any]) -> dict[str, Any]:
     """Weighted averages of GMTKN55; empty over fewer than ENOUGH sets."""
     found = functional["summary"]["gmtkn55"]
     return found if found.get("sets", 0) >= ENOUGH else {}
 
 
-def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
+def lines_of(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
     """Label, cells and mean absolute errors of each line of the table."""
     functionals = report["functionals"]
     lines: list[tuple[str, list[str], list[float | None]]] = []
@@ -73,7 +57,7 @@ def _lines(report: Report) -> list[tuple[str, list[str], list[float | None]]]:
         mark = f" {TRAIN}" if "train" in of["roles"] else ""
         rows = known("reactions", lambda r, s=s: r["group"] == s)  # type: ignore[misc]
         add(f"{s}{mark}, kcal/mol", [f["summary"]["sets"][s] for f in functionals], rows)
-    weighted = [_weighted(f) for f in functionals]
+    weighted = [weighted_of(f) for f in functionals]
     for name in WEIGHTED if any(weighted) else ():
         values = [w.get(name) for w in weighted]
         number(f"{WEIGHTED[name]}, kcal/mol", values, known("reactions", lambda r: r["set"] in GMTKN55))
@@ -95,7 +79,7 @@ def left_out(report: Report, doubtful: int | None = None) -> list[str]:
     out = []
     alike: dict[tuple[int, ...], list[str]] = {}
     for f in report["functionals"]:
-        if c := _weighted(f):
+        if c := weighted_of(f):
             rows = [r for r in f["reactions"] if r["converged"] and r["set"] in GMTKN55]
             seen = sum(r["role"] == "train" or r["group"] != r["set"] for r in rows)
             alike.setdefault((c["rows"], c["sets"], seen), []).append(f["name"])
@@ -126,7 +110,7 @@ def left_out(report: Report, doubtful: int | None = None) -> list[str]:
 def table(report: Report) -> str:
     """One line for each set and quantity, one column for each functional."""
     names = [f["name"] for f in report["functionals"]]
-    lines = _lines(report)
+    lines = lines_of(report)
     head = max(len(label) for label, _, _ in lines)
     widths = [max(len(name), *(len(cells[i]) for _, cells, _ in lines)) for i, name in enumerate(names)]
     out = [" " * head + "".join(f"  {n:>{w}}" for n, w in zip(names, widths, strict=True))]
@@ -151,143 +135,3 @@ def settings(report: Report) -> str:
         f"{nlc}), converged to {p['conv_tol']:g} Eh, {symmetry}; "
         f"mlxc {report['mlxc']}, PySCF {report['pyscf']}"
     )
-
-
-def _rows(report: Report, part: str) -> list[dict[str, Any]]:
-    return [{"functional": f["name"], **row} for f in report["functionals"] for row in f[part]]
-
-
-def _averages(report: Report) -> list[dict[str, Any]]:
-    """A row for each functional and set or quantity."""
-    return [
-        {"functional": f["name"], **row}
-        for f in report["functionals"]
-        for w in [_weighted(f)]
-        for row in (
-            *({"set": s, "unit": "kcal/mol", **a} for s, a in f["summary"]["sets"].items()),
-            *f["summary"]["properties"],
-            *({"set": WEIGHTED[k], "unit": "kcal/mol", "n": w["rows"], "mae": w[k]} for k in WEIGHTED if w),
-        )
-    ]
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV; the columns are all that any of them has."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(k for row in rows for k in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _errors(functional: dict[str, Any]) -> np.ndarray:
-    return np.array([r["error_kcal"] for r in functional["reactions"] if r["converged"]])
-
-
-def _figures(report: Report, times: Times) -> Iterable[tuple[str, Any]]:
-    """Titles and figures of matplotlib."""
-    from matplotlib.figure import Figure
-
-    functionals = report["functionals"]
-    names = [f["name"] for f in functionals]
-    sets = list(functionals[0]["summary"]["sets"])
-    if sets:
-        figure = Figure(figsize=(9, 1 + 0.18 * len(sets) * (len(names) + 1)), layout="constrained")
-        axes = figure.subplots()
-        for k, f in enumerate(functionals):
-            maes = [f["summary"]["sets"][s].get("mae", np.nan) for s in sets]
-            at = np.arange(len(sets)) + (k - (len(names) - 1) / 2) * 0.8 / len(names)
-            axes.barh(at, maes, height=0.8 / len(names), label=f["name"])
-        axes.set_yticks(np.arange(len(sets)), sets)
-        axes.set_ylim(-0.6, len(sets) - 0.4)
-        axes.invert_yaxis()
-        axes.set_xlabel("mean absolute error / kcal/mol")
-        axes.legend(fontsize="small")
-        yield "Errors by set", figure
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
-        axes = figure.subplots()
-        everything = np.concatenate([_errors(f) for f in functionals])
-        if len(everything):
-            reach = max(1.0, float(np.quantile(abs(everything), 0.98)))
-            bins = np.linspace(-reach, reach, 41)
-            for f in functionals:
-                axes.hist(np.clip(_errors(f), -reach, reach).tolist(), bins.tolist(), histtype="step", label=f["name"])
-            axes.set(xlabel="error / kcal/mol (the outermost bins have all beyond)", ylabel="reactions")
-            axes.legend(fontsize="small")
-            yield "Distribution of errors", figure
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(names, [sum(times[f["xc"]].values()) / 60 for f in functionals])
-    axes.invert_yaxis()
-    axes.set_xlabel("time of all calculations / min")
-    yield "Times", figure
-
-
-def _largest(head: str, rows: Iterable[tuple[str, str, float, float, str]]) -> str:
-    """The WORST of rows (set, name, reference, error, unit) as a table."""
-    body = "".join(
-        f"<tr><td>{escape(s)}</td><td>{escape(name)}</td><td class=number>{ref:.4g}</td>"
-        f"<td class=number>{error:+.3g} {escape(unit)}</td></tr>"
-        for s, name, ref, error, unit in sorted(rows, key=lambda r: -abs(r[3]))[:WORST]
-    )
-    head = f"<tr><th>set</th><th>{head}</th><th>reference</th><th>error</th></tr>"
-    return f"<table>{head}{body}</table>" if body else ""
-
-
-def _worst(functional: dict[str, Any]) -> str:
-    """Largest errors of reactions, and of each quantity."""
-    known = [p for p in functional["properties"] if p["error"] is not None]
-    parts = [
-        _largest(
-            "reaction",
-            ((r["set"], r["name"], r["ref_kcal"], r["error_kcal"], "kcal/mol")
-             for r in functional["reactions"] if r["converged"]),
-        ),
-        *(
-            _largest(
-                quantity,
-                ((p["set"], p["id"], p["ref"], p["error"], p["error_unit"]) for p in known if p["group"] == quantity),
-            )
-            for quantity in dict.fromkeys(p["group"] for p in known)
-        ),
-    ]  # fmt: skip
-    return f"<h3>{escape(functional['name'])}</h3>{''.join(parts)}" if any(parts) else ""
-
-
-def html(report: Report, times: Times) -> str:
-    """The page."""
-    rows = []
-    for label, cells, values in _lines(report):
-        best = min((v for v in values if v is not None), default=None)
-        marks = ["number best" if v is not None and v == best else "number" for v in values]
-        tds = "".join(f'<td class="{m}">{escape(c)}</td>' for m, c in zip(marks, cells, strict=True))
-        rows.append(f"<tr><td>{escape(label)}</td>{tds}</tr>")
-    names = "".join(f"<th>{escape(f['name'])}</th>" for f in report["functionals"])
-    notes = "".join(f"<li>{escape(line)}</li>" for line in left_out(report))
-    rungs = "".join(
-        f"<li>{escape(f['name'])}: {', '.join(f'{r} {n}' for r, n in f['rungs'].items())}</li>"
-        for f in report["functionals"]
-    )
-    figures = "".join(f"<section><h2>{title}</h2>{svg(figure)}</section>" for title, figure in _figures(report, times))
-    return page(
-        "Benchmark",
-        f'<p>{escape(settings(report))}.</p><table><tr><th></th>{names}</tr>{"".join(rows)}</table><p class="small">'
-        f"{LEGEND[0].upper()}{LEGEND[1:]}. Green: the smallest.</p><ul>{notes}</ul>"
-        f"<h2>How the SCF was found (species)</h2><ul>{rungs}</ul>{figures}"
-        f"<section><h2>Largest errors</h2>{''.join(map(_worst, report['functionals']))}</section>",
-    )
-
-
-def write(out: Path, report: Report, times: Times) -> list[Path]:
-    """Write all files of a report into a folder; returns their paths.  Raises InputError where that is not possible."""
-    contents = {
-        "report.json": json.dumps(report, indent=1) + "\n",
-        "averages.csv": _csv(_averages(report)),
-        "reactions.csv": _csv(_rows(report, "reactions")),
-        "properties.csv": _csv(_rows(report, "properties")),
-        "timings.json": json.dumps(times, indent=1) + "\n",
-        "report.html": html(report, times),
-    }
-    for name, content in contents.items():
-        write_atomic(out / name, content)
-    return [out / name for name in contents]
