@@ -4,8 +4,8 @@ Corrections take an enhancement or energy that already obeys a condition and a f
 the condition:
 
 - u = 0 leaves the starting point as it is;
-- `uniform_gas_gate` makes u vanish in the uniform gas, as s^2 and (alpha - 1)^2;
-- `expansion_gate` does so as s^4 and (alpha - 1)^2, which keeps gradient expansions of second order as well;
+- `expansion_gate` makes u vanish in the uniform gas, as s^4 and (alpha - 1)^2, which keeps gradient expansions of
+  second order as well;
 - `bounded_enhancement` keeps 0 < F_x < LIEB_OXFORD for every u;
 - `scaled_correlation` keeps the sign and every zero of the correlation energy;
 - `bounded_mixing` keeps a mixing function between 0 and 1, and 1 in one-electron densities and in density tails.
@@ -26,20 +26,13 @@ LIEB_OXFORD = 1.804
 U_MAX = 0.5
 
 
-def uniform_gas_gate(p: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """A smooth factor in [0, 1) that vanishes where s^2 = p = 0 and alpha = 1, and only there."""
-    return _gate(4 * p + (alpha - 1) ** 2)
-
-
 def expansion_gate(p: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """The same, of fourth order in s.
+    """A smooth factor in [0, 1) that vanishes where s^2 = p = 0 and alpha = 1, and only there.
 
-    Where a density varies slowly, alpha - 1 is of second order in the gradient: corrections are of fourth order.
+    It is of fourth order in s: where a density varies slowly, alpha - 1 is of second order in the gradient, and
+    corrections are of fourth order.
     """
-    return _gate(p**2 + (alpha - 1) ** 2)
-
-
-def _gate(distance: torch.Tensor) -> torch.Tensor:
+    distance = p**2 + (alpha - 1) ** 2
     return distance / (0.1 + distance)
 
 

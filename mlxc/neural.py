@@ -16,7 +16,6 @@ from mlxc.limits import (
     bounded_mixing,
     expansion_gate,
     scaled_correlation,
-    uniform_gas_gate,
 )
 from mlxc.localhybrid import HybridChannel, HybridTotal
 from mlxc.network import MLP
@@ -41,7 +40,6 @@ _BOUNDED = {
     "alpha": (_squash, _unsquash),
     "y": (_squash, _unsquash),
     "yt": (_squash, _unsquash),
-    "rs": (lambda rs: rs / (1 + rs), lambda q: q / (1 - q)),
 }
 
 
@@ -60,9 +58,11 @@ def variables_of(inputs: torch.Tensor, names: tuple[str, ...]) -> SimpleNamespac
 class NeuralMetaGGA(Functional):
     """E_xc = sum_s int e_x,s^LDA F(F_x^r2SCAN, u_x) + int n e_c^r2SCAN exp(u_c), with u from two small networks.
 
-    u_x depends on s^2 and alpha of one spin channel; u_c on s^2 and alpha of the total density, zeta^2 and r_s.
-    A new one is r2SCAN exactly.  Built in for every choice of weights: uniform gas, spin and uniform scaling of
-    exchange, spin-swap symmetry, e_c <= 0, no correlation for one fully polarised orbital, Lieb-Oxford bound on F_x.
+    u_x depends on s^2 and alpha of one spin channel; u_c on s^2 and alpha of the total density and zeta^2.
+    A new one is r2SCAN exactly.  Built in for every choice of weights: uniform gas, gradient expansion, spin and
+    uniform scaling of exchange, spin-swap symmetry, e_c <= 0, no correlation for one fully polarised orbital,
+    Lieb-Oxford bound on F_x, and all that r2SCAN's correlation obeys at every point when densities are scaled, which
+    leaves u_c as it is.
 
     Methods take variables x as attributes: a Channel or Total, or points with the same attributes (mlxc.train).
 
@@ -75,13 +75,13 @@ class NeuralMetaGGA(Functional):
             "uniform gas", "one-electron correlation", "scaling of exchange", "exchange spin scaling", "spin reversal",
             "closed shells", "exchange is negative", "exchange is negative at every point", "size consistency",
             "correlation is not positive", "correlation is not positive at every point",
+            "gradient expansion of exchange", "scaling of correlation", "high-density limit", "low-density limit",
+            "kinetic correlation", "correlation scales at every point",
         }
     )  # fmt: skip
     #: All that exchange depends on, and all that u_c depends on.
     exchange_variables: tuple[str, ...] = ("p", "alpha")
-    correlation_variables: tuple[str, ...] = ("p", "alpha", "zeta2", "rs")
-    #: Where shifts have to vanish: a factor from s^2 and alpha.
-    gate = staticmethod(uniform_gas_gate)
+    correlation_variables: tuple[str, ...] = ("p", "alpha", "zeta2")
 
     def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-mgga"):
         super().__init__()
@@ -98,12 +98,12 @@ class NeuralMetaGGA(Functional):
     def exchange_shift(self, x: Any) -> torch.Tensor:
         """u_x, (S, G)."""
         raw = self.exchange(network_inputs(x, ("p", "alpha")))
-        return U_MAX * torch.tanh(raw) * self.gate(x.p, x.alpha)
+        return U_MAX * torch.tanh(raw) * expansion_gate(x.p, x.alpha)
 
     def correlation_shift(self, x: Any) -> torch.Tensor:
         """u_c, (G,)."""
         raw = self.correlation(network_inputs(x, self.correlation_variables))
-        return U_MAX * torch.tanh(raw) * self.gate(x.p, x.alpha)
+        return U_MAX * torch.tanh(raw) * expansion_gate(x.p, x.alpha)
 
     def exchange_energy(self, x: Any, fx: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Exchange energies per volume (S, G) from r2SCAN's enhancement factor fx and u_x, (S, G) each."""
@@ -120,24 +120,23 @@ class NeuralLocalHybrid(NeuralMetaGGA):
     """E_xc = sum_s int [a_s ex_s + (1 - a_s) e_x,s] + int e_c with e_x and e_c as in a NeuralMetaGGA and a learned a_s.
 
     a_s depends on s^2, alpha, z = `iso_orbital` and y = ex / ex_LDA of its spin channel, and on zeta^2, z and y of both
-    spins together; u_c on z and y of both in place of r_s.  A hole that distant atoms share makes y of its spin small:
+    spins together; u_c on z and y of both besides.  A hole that distant atoms share makes y of its spin small:
     where y of both is as small, it is a stretched bond, where it is not, self-interaction.  A new one is r2SCAN with a
     quarter of exact exchange.  Built in for every choice of weights, besides what holds for the meta-GGA: no
-    self-interaction in one-electron densities, exchange energy density -n / (2 r) in density tails, the gradient
-    expansion of exchange where zeta is the same everywhere, and all that r2SCAN's correlation obeys at every point when
-    densities are scaled, which leaves u_c as it is.
+    self-interaction in one-electron densities and exchange energy density -n / (2 r) in density tails; the gradient
+    expansion of exchange holds where zeta is the same everywhere.
     """
 
     exx_omega = 0.0
     built_in = (NeuralMetaGGA.built_in - {"exchange spin scaling", "exchange is negative at every point"}) | {
-        "one-electron energy", "one-electron excited states", "one-electron self-consistency",
-        "energy density of tails", "gradient expansion of exchange", "scaling of correlation", "high-density limit",
-        "low-density limit", "kinetic correlation", "correlation scales at every point",
-    }  # fmt: skip
+        "one-electron energy",
+        "one-electron excited states",
+        "one-electron self-consistency",
+        "energy density of tails",
+    }
     mixing_variables = ("p", "alpha", "z", "y", "zeta2", "zt", "yt")
     exchange_variables = (*mixing_variables, "tail")
     correlation_variables = ("p", "alpha", "zeta2", "y", "z")
-    gate = staticmethod(expansion_gate)
 
     def __init__(self, width: int = 16, depth: int = 2, name: str = "neural-local-hybrid"):
         super().__init__(width, depth, name)

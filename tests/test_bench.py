@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,13 +36,16 @@ from mlxc.units import KCAL
 ROOT = Path(__file__).parents[1]
 
 
-def test_species_go_to_another_process_and_come_back(benchmark_folder, tmp_path):
+def test_species_go_to_another_process_and_come_back(benchmark_folder, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Dask, about sockets left to the garbage collector
-        status, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-mgga1", basis="sto-3g")
+        status, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-mgga2", basis="sto-3g")
     assert status == 0
     (row,) = found["functionals"][0]["reactions"]
     assert row["converged"]
+    bar = capsys.readouterr().err
+    assert "100%" in bar
+    assert re.search(r"<00:00, 2 of 2: mlxc-mgga2: h2? is done", bar)
 
 
 def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
@@ -420,7 +424,7 @@ def test_other_geometries_keep_a_broken_symmetry():
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
-    members = [models.load("mlxc-lh6"), models.load("mlxc-mgga1")]
+    members = [models.load("mlxc-lh6"), models.load("mlxc-mgga2")]
     monkeypatch.setattr(models, "load_members", lambda name: members)
     _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh6")
     scale = models.describe("mlxc-lh6")["uncertainty_scale"]
@@ -443,7 +447,7 @@ def test_only_shipped_references_are_those_that_models_are_trained_on(tmp_path):
 
 def test_models_of_one_name_are_told_apart(benchmark_folder, tmp_path, in_turn):
     folders = [
-        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga1", "mlxc-lh6")
+        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga2", "mlxc-lh6")
     ]
     for folder in folders:
         card = Path(folder) / "model.json"

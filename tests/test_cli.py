@@ -51,10 +51,10 @@ def test_energy_with_the_default_model(water, tmp_path, capsys):
 
 def test_density_fitting(water, tmp_path, capsys):
     out = tmp_path / "out.json"
-    arguments = ["run", str(water), "--basis", "def2-svp", "--xc", "mlxc-mgga1", "--charge", "1", "--json", str(out)]
+    arguments = ["run", str(water), "--basis", "def2-svp", "--xc", "mlxc-mgga2", "--charge", "1", "--json", str(out)]
     assert main([*arguments, "--density-fit"]) == 0
     result = json.loads(out.read_text())
-    mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga1").density_fit().run()
+    mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga2").density_fit().run()
     assert result["density_fit"] is True
     assert result["energy_hartree"] == pytest.approx(mf.e_tot, abs=1e-7)
     assert result["dipole_debye"] == pytest.approx(mf.dip_moment(verbose=0), abs=1e-3)
@@ -81,7 +81,7 @@ except InputError:
 
 def test_extras_are_not_needed(water):
     """None stands for a package that is not there."""
-    command = ["run", str(water), "--xc", "mlxc-mgga1", "--basis", "sto-3g"]
+    command = ["run", str(water), "--xc", "mlxc-mgga2", "--basis", "sto-3g"]
     subprocess.run([sys.executable, "-c", BARE, *command], check=True, capture_output=True)
 
 
@@ -100,7 +100,7 @@ def test_what_ends_a_run(water, capsys, monkeypatch):
 def test_status_of_what_does_not_converge(tmp_path, capsys, monkeypatch):
     path = tmp_path / "h2.xyz"
     path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
-    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga1", "--task"]
+    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga2", "--task"]
     monkeypatch.setattr("mlxc.run.optimize", lambda mf, step, transition: (mf.mol, False))
     assert main([*arguments, "optimize"]) == 3
     assert "NOT converged in 100 steps" in capsys.readouterr().out

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from pyscf import gto, scf
 from pyscf.data.nist import BOHR
-from pyscf.dispersion import dftd4
+from pyscf.dispersion import dftd3, dftd4
 
 import mlxc
+from mlxc import models
 from mlxc.analytic import PBE, R2SCAN
 from mlxc.bench.species import identity_of
 from mlxc.dispersion import d4_energy
 from mlxc.errors import InputError, UnknownFunctionalError
 from mlxc.geometry import gradient_method
+from mlxc.neural import NeuralMetaGGA
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,17 @@ def test_dispersion_is_added_to_energy_and_gradient(mol):
     assert found["energy"] < -1e-5
     assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-9)
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
+    assert np.allclose(slopes[0] - slopes[1], found["gradient"], atol=1e-7)
+
+
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+def test_d3_of_somebody_s_own_wish(mol, xc):
+    mf = mlxc.KS(mol, xc).density_fit().set(disp="d3bj:pbe0").run(conv_tol=1e-10)
+    bare = mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10)
+    found = dftd3.DFTD3Dispersion(mol, xc="pbe0", version="d3bj").get_dispersion(grad=True)
+    assert found["energy"] < -1e-5
+    assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-8)
+    slopes = [gradient_method(x).kernel() for x in (mf, bare)]
     assert np.allclose(slopes[0] - slopes[1], found["gradient"], atol=1e-7)
 
 
@@ -92,7 +105,7 @@ def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over
     assert mf.disp == "d4:pbe0"
     assert mlxc.attach(mf, "mlxc-lh6").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
-    assert mlxc.attach(mf, "mlxc-mgga1").disp == "d4:pbe"
+    assert mlxc.attach(mf, "mlxc-mgga2").disp == "d4:pbe"
 
 
 def test_an_object_that_has_run_gets_the_dispersion_of_its_next_functional(mol):
@@ -119,9 +132,10 @@ def test_results_with_and_without_dispersion_are_kept_apart():
     assert identity_of("mlxc-lh6") != identity_of("mlxc-lh6-d4") == identity_of("default")
 
 
-def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol, monkeypatch):
+def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol, tmp_path, monkeypatch):
+    models.save(NeuralMetaGGA(width=4, depth=1), tmp_path, card={})
     with pytest.raises(UnknownFunctionalError, match="D4 was not fitted"):
-        mlxc.KS(mol, "mlxc-mgga1-d4")
+        mlxc.KS(mol, f"{tmp_path}-d4")
     monkeypatch.setattr("mlxc.dispersion.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pyscf-dispersion"):
         mlxc.KS(mol, "mlxc-lh6-d4")

@@ -540,6 +540,19 @@ def test_faulty_rows_are_refused(folder, tmp_path):
             training_set(Data(folder=tmp_path / "bench", sets={"W4-17": 1.0}), 0, ["reactions"])
 
 
+@pytest.mark.parametrize("validation", [0, 2])
+def test_without_rows_kept_out_parameters_are_judged_by_the_whole_objective(validation, folder, tmp_path):
+    """Or else a run that is to make a functional smoother would give back the one that it began with."""
+    text = fixed_only(configured(folder).read_text()).replace("adam = 3\n", "").replace("size = 0.01", "slope = 0.5")
+    path = folder / "judged.toml"
+    path.write_text(text.replace("validation = 2", f"validation = {validation}"))
+    assert cli.main(["train", str(path), "--out", str(tmp_path / "model")]) == 0
+    last = list(csv.DictReader((tmp_path / "model" / "log.csv").read_text().splitlines()))[-1]
+    judgement, objective = float(last["judgement"]), float(last["objective"])
+    assert float(last["slope"]) > 1e-3 * objective
+    assert (judgement == pytest.approx(objective, rel=1e-5)) == (validation == 0)
+
+
 @pytest.mark.parametrize("what", ["conditions", "rows kept out"])
 def test_a_functional_whose_scf_fails_is_judged_worse(what, monkeypatch):
     """Whatever it is that fails, and although what is left looks better."""
@@ -725,7 +738,7 @@ def test_an_ensemble_knows_how_sure_it_is(folder, tmp_path, capsys):
         np.hypot(2.5 * expected, mlxc.ensemble.NOISE), rel=1e-6
     )
     with pytest.raises(InputError, match="no ensemble"):
-        mlxc.ensemble_energies(mlxc.KS(mf.mol, "mlxc-mgga1").run())
+        mlxc.ensemble_energies(mlxc.KS(mf.mol, "t-lmf").run())
     packed = out / "members.safetensors"
     packed.write_bytes(packed.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelFileError, match="damaged"):

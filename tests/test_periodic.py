@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pyscf.dispersion.dftd4 import DFTD4Dispersion
 from pyscf.pbc import gto
 
 import mlxc
@@ -40,6 +41,15 @@ def test_energy_and_stress(kind):
     assert abs(stress[2, 2]) > 1e-5
 
 
+def test_dispersion_of_a_shipped_model_is_periodic():
+    bare, mf = crystal("mlxc-mgga2"), crystal("mlxc-mgga2-d4")
+    assert bare.converged
+    expected = DFTD4Dispersion(mf.cell, xc="r2scan", atm=True).get_dispersion()["energy"]
+    assert mf.e_tot - bare.e_tot == pytest.approx(float(expected), abs=1e-9)
+    alone = DFTD4Dispersion(mf.cell.to_mol(), xc="r2scan", atm=True).get_dispersion()["energy"]
+    assert expected < alone - 1e-5
+
+
 def test_what_crystals_do_not_have_is_refused():
     cell = hydrogen()
     for make in (cell.RKS, cell.UKS, cell.KRKS, cell.KUKS):
@@ -47,7 +57,7 @@ def test_what_crystals_do_not_have_is_refused():
             mlxc.attach(make(), "t-lmf")
     with pytest.raises(InputError, match="semilocal"):
         mlxc.KS(cell)
-    mf = crystal("mlxc-mgga1")
+    mf = crystal("mlxc-mgga2")
     with pytest.raises(NotImplementedError, match="metaGGA"):  # PySCF's
         mf.nuc_grad_method().kernel()
     for use in (mlxc.vibrations, mlxc.excitations, mlxc.polarizability):

@@ -16,7 +16,7 @@ from mlxc.reference.benchmark import system_of
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 OF_NO_MODEL = {
-    "ablation", "bench-qzvppd", "convergence-r2scan", "exact_exchange", "learning",
+    "ablation", "bench-qzvppd", "exact_exchange", "learning",
     "learning-t-lmf", "noncovalent", "reference_data", "robustness", "training",
 }  # fmt: skip
 

@@ -136,7 +136,7 @@ def functional(request):
     return models.load(name) if name in models.names() else request.getfixturevalue(name)
 
 
-@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "mlxc-mgga1"], indirect=True)
+@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "mlxc-mgga2"], indirect=True)
 def test_condensed_molecules_agree_with_the_grid(cached, functional):
     molecules = [read_molecule(p) for p in sorted(cached.glob("*.h5"))]
     condensed = Condensed(type(functional), molecules)

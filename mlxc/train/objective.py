@@ -30,6 +30,8 @@ class Objective:
         #: The rows kept out or, where there are none, those trained on.
         rows = data.outside or [r for r in data.inside if r.set in data.weights]
         self.judged = Rows(data, rows, data.weights)
+        #: Rows kept out tell by themselves which parameters are too large or too rough.
+        self.kept_out = bool(data.outside)
 
     def move_to(self, device: str) -> None:
         """Put the points of losses that depend on the functional alone onto a device."""
@@ -61,9 +63,9 @@ class Objective:
     def judge(self, observed: State) -> tuple[list[float], dict[str, float]]:
         """How good the present parameters are, the smaller the better, and mean absolute errors per set, kcal/mol.
 
-        First counts the number of calculations that failed, then all losses but those that only keep parameters or
-        shifts small, with the rows kept out, where there are any, in place of those trained on; errors are of the same
-        rows.
+        First counts the number of calculations that failed, then all losses; where rows are kept out, these take the
+        place of those trained on, and losses that only keep parameters or shifts small do not count.  Errors are of the
+        same rows.
         """
         results = {k: self.ranks.total(v) for k, v in observed.results.items()}
         state = replace(observed, energies=self.ranks.total(observed.energies), results=results)
@@ -71,7 +73,8 @@ class Objective:
         if "reactions" in losses:
             losses["reactions"] = (losses["reactions"][0], self.judged)
         value = sum(float(w * loss(state)) for w, loss in losses.values())
-        local = {k: w * loss(state).cpu() for k, (w, loss) in self.mine.items() if k != "decay"}
+        asked = {k: v for k, v in self.mine.items() if k != "decay"} if self.kept_out else self.mine | self.of_condensed
+        local = {k: w * loss(state).cpu() for k, (w, loss) in asked.items()}
         value += sum(self._everywhere(local).values())
         errors, there = self.judged.errors(state)
         sets = [s for s, t in zip(self.judged.sets, there.tolist(), strict=True) if t]
