@@ -121,6 +121,7 @@ def main() -> None:
         "machine": platform.machine(),
         "pyscf": pyscf.__version__,
         "torch": torch.__version__,
+        "max_heavy": args.max_heavy,
         "models": {xc: sha for xc in identities if (sha := models.sha256(xc))},
     }
     record = begun(args.out, settings)

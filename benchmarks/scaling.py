@@ -88,7 +88,10 @@ def main() -> None:
         "max_memory_mb": args.max_memory,
         **conditions(args.xc.split(",")),
     }
-    command = f"python benchmarks/scaling.py --xc {args.xc} --limit {args.limit:g}" + " --no-fit" * args.no_fit
+    command = (
+        f"python benchmarks/scaling.py --xc {args.xc} --series {args.series} --limit {args.limit:g} --max-memory "
+        f"{args.max_memory}{' --no-fit' * args.no_fit}"
+    )
     record = {"series": {}, "exponents": {}} | begun(out, settings) | {"command": command}
     for series in args.series.split(","):
         rows = record["series"].setdefault(series, [])

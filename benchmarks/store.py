@@ -23,7 +23,7 @@ from mlxc.files import make_folder, write_atomic
 def pack(folders: Iterable[Path], out: Path) -> int:
     """Add the species of folders to those that `out` has already, the same file for the same species; how many it has.
 
-    Of two results of a species the one of more extras stays.  Raises InputError for a damaged file.
+    A result gives way to one that has all its extras and more.  Raises InputError for a damaged file.
     """
     lines = dict(_read(out)) if out.exists() else {}
     for folder in folders:
@@ -33,7 +33,7 @@ def pack(folders: Iterable[Path], out: Path) -> int:
                 content.pop("id", None)
             except UNREADABLE as err:
                 raise InputError(f"cannot read {path} ({err}): remove it, mlxc bench computes it again") from err
-            if _extras(content) >= _extras(lines.get(path.name)):
+            if _more(content, lines.get(path.name)):
                 lines[path.name] = content
     text = "".join(json.dumps({"file": k, **lines[k]}) + "\n" for k in sorted(lines))
     write_atomic(out, gzip.compress(text.encode(), mtime=0))
@@ -47,7 +47,7 @@ def unpack(file: Path, out: Path) -> int:
     """
     folder = out / "species"
     make_folder(folder)
-    missing = [(name, content) for name, content in _read(file) if _extras(content) > _extras(_kept(folder / name))]
+    missing = [(name, content) for name, content in _read(file) if _more(content, _kept(folder / name))]
     for name, content in missing:
         write_atomic(folder / name, json.dumps(content, indent=1) + "\n")
     return len(missing)
@@ -55,14 +55,15 @@ def unpack(file: Path, out: Path) -> int:
 
 def _kept(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        return content | {"more": dict(content["more"])}
     except UNREADABLE:
         return None
 
 
-def _extras(content: dict | None) -> int:
-    """How much a result has beside the energy; less than nothing where there is none."""
-    return -1 if content is None else len(content.get("more", ()))
+def _more(content: dict, kept: dict | None) -> bool:
+    """Whether a result has all that the one that is kept has beside the energy, and something more."""
+    return kept is None or content["more"].items() > kept["more"].items()
 
 
 def _read(file: Path) -> list[tuple[str, dict]]:

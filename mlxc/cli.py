@@ -1,6 +1,7 @@
 """The command line: `mlxc run`, `mlxc bench`, `mlxc check`, `mlxc train`, `mlxc plot`, `mlxc models`, `mlxc reference`.
 
-Exit status: 0 done; 2 bad input, one line on standard error; 3 something did not converge; 130 interrupted.
+Exit status: 0 done; 2 bad input, one line on standard error; 3 something did not converge or could not be worked out;
+130 interrupted.
 """
 
 from __future__ import annotations

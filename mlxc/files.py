@@ -82,7 +82,11 @@ def sole_use(folder: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """InputError where a result could not be written to `path`, before hours are spent on it."""
-    if _OPEN.fullmatch(str(path)) or path.is_char_device() or path.is_fifo():
+    if _OPEN.fullmatch(str(path)):
+        if not path.exists():
+            raise InputError(f"cannot write {path}: this process has no such file open")
+        return
+    if path.is_char_device() or path.is_fifo():
         return
     path = path.resolve()
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pyscf import gto, lib
 
-from mlxc.errors import InputError
+from mlxc.extras import need
 from mlxc.geometry import gradient_method
 from mlxc.harmonic import detached
 from mlxc.scf import solved
@@ -31,14 +31,6 @@ class Surface(lib.GradScanner):
         return self.base.e_tot, gradient_method(self.base).kernel()
 
 
-def need_geometric(extra: str = "optimize") -> None:
-    """InputError where geomeTRIC is missing, which comes with the `extra` of mlxc."""
-    try:
-        import geometric  # noqa: F401
-    except ImportError as err:
-        raise InputError(f"geometry optimisation needs geomeTRIC: pip install 'mlxc[{extra}]'") from err
-
-
 def optimize(
     mf: Any, callback: Callable[[dict], None] | None = None, transition: bool = False
 ) -> tuple[gto.Mole, bool]:
@@ -49,7 +41,7 @@ def optimize(
     `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
     Raises InputError where geomeTRIC is missing, ConvergenceError where an SCF on the way does not converge.
     """
-    need_geometric()
+    need("geometry optimisation", "optimize", "geometric")
     from pyscf.geomopt.geometric_solver import kernel
 
     gradient_method(mf)  # which refuses what has no gradients

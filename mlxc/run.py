@@ -17,14 +17,15 @@ from mlxc import models
 from mlxc.calculation import ensemble, strange
 from mlxc.errors import InputError, MlxcError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
+from mlxc.extras import need
 from mlxc.files import check_writable, write_atomic
 from mlxc.geometry import gradient_method, make_mole, read_xyz
 from mlxc.harmonic import STATIONARY, Vibrations, vibrations
-from mlxc.optimization import need_geometric, optimize
+from mlxc.optimization import optimize
 from mlxc.properties import highest_occupied
 from mlxc.scf import KS, converge
 from mlxc.units import KCAL
-from mlxc.workers import need_dask
+from mlxc.workers import DASK
 
 #: What `run` can do with a molecule.
 TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
@@ -98,10 +99,10 @@ def run(
     if search:
         if len(atoms) < 2:
             raise InputError(f"{path} has a single atom: there is no geometry to optimise")
-        need_geometric()
+        need("geometry optimisation", "optimize", "geometric")
         check_writable(optimised)
     if task == "frequencies" and jobs > 1:
-        need_dask("bench")
+        need("work on several processes", "bench", *DASK)
     functional = models.resolve(xc)
     mol = make_mole(atoms, basis, charge, spin)
     name = xc if functional is None else functional.name

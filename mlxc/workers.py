@@ -13,9 +13,12 @@ from pyscf import lib
 from threadpoolctl import threadpool_limits
 
 from mlxc.errors import InputError, MlxcError
+from mlxc.extras import need
 
 #: Times that Dask starts a task again that has failed; for workers that die it has a rule of its own.
 RETRIES = 2
+#: The modules that it needs.
+DASK = ("distributed", "tqdm")
 #: What a script has to have that starts processes, each of which runs its first lines again.
 GUARD = 'in a script, several processes are started below the line `if __name__ == "__main__":`'
 
@@ -54,15 +57,6 @@ def _kept(function: Callable[[W], Any], threads: int | None, task: W) -> Any:
             return err
 
 
-def need_dask(extra: str) -> None:
-    """InputError where Dask is missing, which comes with the `extra` of mlxc."""
-    try:
-        import distributed  # noqa: F401
-        import tqdm  # noqa: F401
-    except ImportError as err:
-        raise InputError(f"this needs Dask: pip install 'mlxc[{extra}]'") from err
-
-
 def results(
     function: Callable[[W], Any],
     tasks: Sequence[W],
@@ -78,7 +72,7 @@ def results(
     time left and counts `already` tasks that are done.  Raises InputError where Dask is missing (it comes with the
     `extra` of mlxc), cannot be reached, or is lost, and where a script lacks its GUARD.
     """
-    need_dask(extra)
+    need("work on several processes", extra, *DASK)
     from distributed import Client, LocalCluster, as_completed
     from tqdm import tqdm
 

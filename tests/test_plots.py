@@ -1,12 +1,13 @@
 """Pictures: the numbers in their files are those of the calculations, and files are drawn without any."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from pyscf import gto
 
-from mlxc import models, plots
+from mlxc import models
 from mlxc.cli import main
 from mlxc.constraints.subject import LEVEL, Subject
 from mlxc.errors import ConvergenceError, InputError
@@ -327,7 +328,7 @@ def test_unwritable_folder(tmp_path, refused):
 
 
 def test_matplotlib_is_asked_for(monkeypatch, tmp_path, refused):
-    monkeypatch.setattr(plots.figures, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "mlxc[plot]" in refused("plot", "charge", "H", "--out", tmp_path)
 
 

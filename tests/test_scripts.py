@@ -19,7 +19,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def script(monkeypatch):
     """script(name): the names of a script of benchmarks/, which may import another."""
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "speed", raising=False)
     return lambda name: runpy.run_path(str(BENCHMARKS / f"{name}.py"))
 
 

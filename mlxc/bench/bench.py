@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from mlxc.bench.report import table
 from mlxc.bench.species import Species, compute_all, identity_of
 from mlxc.bench.suite import Suite, load
 from mlxc.errors import InputError, run_by_pyscf
+from mlxc.extras import need
 from mlxc.files import check_writable, make_folder, sole_use
-from mlxc.optimization import need_geometric
 from mlxc.version import __version__
 
 
@@ -51,8 +50,7 @@ def bench(
     Every species has a file in `out`/species, from which an interrupted run goes on.  Raises InputError and its
     relatives before anything is computed, and where a worker or the folder is lost.
     """
-    if not find_spec("matplotlib"):
-        raise InputError("the report needs matplotlib: pip install 'mlxc[bench]'")
+    need("the report", "bench", "matplotlib")
     settings = _settings(protocol, basis, broken_symmetry)
     suite = load(data).chosen(sets, role, elements, max_heavy)
     functionals = _checked(xcs, settings)
@@ -60,7 +58,7 @@ def bench(
     for id in needed:  # a basis that lacks an element
         suite.systems[id].mole(settings.basis)
     if any("minimum" in extras for extras in needed.values()):
-        need_geometric("bench")
+        need("geometry optimisation", "bench", "geometric")
     species = [
         Species(
             suite.systems[id], xc, identity, settings, frozenset(extras),

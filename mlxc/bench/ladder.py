@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxc.errors import BREAKS, FAILURES
+from mlxc.errors import FAILURES
 from mlxc.guess import shaken
 from mlxc.hybridscf import LocalHybridSCF
 from mlxc.occupations import LEVEL_SHIFT
@@ -190,7 +190,7 @@ def settled(solution: Solution, broken_symmetry: bool = False) -> Solution:
             if lower is None:
                 return replace(solution, stable=stable)
             solution = lower
-    except BREAKS as err:
+    except FAILURES as err:
         return replace(solution, broken=" ".join(str(err).split()) or type(err).__name__)
     return replace(solution, stable=False)
 

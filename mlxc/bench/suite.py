@@ -100,7 +100,7 @@ class Suite:
             raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
         choice = {"sets": named, "role": role, "elements": sorted(allowed or ()), "max_heavy": max_heavy}
         choice = {k: v for k, v in choice.items() if v}
-        return replace(self, reactions=reactions, properties=properties, choice=choice, whole=self)
+        return replace(self, reactions=reactions, properties=properties, choice=choice, whole=self.whole or self)
 
     def needed(self) -> dict[str, set[str]]:
         """The ids of the systems of all rows, and the extra calculations that these need."""

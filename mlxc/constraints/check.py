@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mlxc.constraints.condition import Condition
 from mlxc.constraints.report import html, table
 from mlxc.constraints.subject import Subject
 from mlxc.errors import UNREADABLE, InputError
+from mlxc.extras import need
 from mlxc.files import digest, make_folder, write_atomic
 from mlxc.version import __version__
 
@@ -121,12 +121,9 @@ def check(xcs: list[str], only: str | None = None, quick: bool = False, out: Pat
     are there of its functionals, those that `only` leaves out as well.  Raises InputError, UnknownFunctionalError and
     ModelFileError before anything is measured.
     """
-    try:
-        from tqdm import tqdm
-    except ImportError as err:
-        raise InputError("checks need tqdm and matplotlib: pip install 'mlxc[check]'") from err
-    if out and not find_spec("matplotlib"):
-        raise InputError("the report of a check needs matplotlib: pip install 'mlxc[check]'")
+    need("a check", "check", "tqdm", *(["matplotlib"] if out else []))
+    from tqdm import tqdm
+
     asked = chosen(only)
     folder = out / "outcomes" if out else None
     found = [Outcomes(xc, quick, folder) for xc in dict.fromkeys(xcs)]

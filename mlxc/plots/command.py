@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxc.errors import ConvergenceError
+from mlxc.extras import need
 
 PICTURES = ("plane", "density", "charge", "dissociation")
 #: The command that `mlxc plot PATH` stands for.
@@ -94,9 +95,9 @@ def _results(args: argparse.Namespace) -> dict[str, Any]:
 
 def _compute(args: argparse.Namespace) -> int:
     from mlxc.files import check_writable, make_folder
-    from mlxc.plots import figures, plot, saved
+    from mlxc.plots import plot, saved
 
-    figures.need_matplotlib()
+    need("a plot", "plot", "matplotlib")
     name = args.subject.stem if isinstance(args.subject, Path) else args.subject
     path = saved.path_of(args.out, args.picture, name)
     make_folder(args.out)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mlxc.errors import InputError
+from mlxc.extras import need
 from mlxc.files import make_folder, write_atomic
 
 #: Colours that people with any colour vision tell apart: Okabe, Ito, "Color Universal Design" (2008), without the
@@ -24,16 +24,10 @@ MARKER = 3.5
 GROWING, SIGNED = "cividis", "RdBu_r"
 
 
-def need_matplotlib() -> None:
-    """InputError where matplotlib is missing."""
-    if not find_spec("matplotlib"):
-        raise InputError("plots need matplotlib: pip install 'mlxc[plot]'")
-
-
 @contextmanager
 def style() -> Iterator[None]:
     """Figures made and written inside look alike, and the same figure gives the same file."""
-    need_matplotlib()
+    need("a plot", "plot", "matplotlib")
     import matplotlib
     from cycler import cycler
 
@@ -71,7 +65,9 @@ def write(figures: dict[str, Any], out: Path) -> list[Path]:
             file = io.BytesIO()
             try:
                 drawn.savefig(file, format=form, **settings)
-            except ValueError as err:  # of matplotlib's formulas
+            except ValueError as err:
+                if "$" not in str(err):
+                    raise
                 raise InputError(f"cannot draw {name}, what is between dollar signs is no formula: {err}") from err
             contents[out / f"{name}.{form}"] = file.getvalue()
     make_folder(out)

@@ -19,6 +19,7 @@ from itertools import chain, islice, product
 from pathlib import Path
 
 from mlxc.errors import InputError
+from mlxc.extras import need
 from mlxc.geometry import read_xyz
 from mlxc.reference.benchmark import Reaction, System, make_system
 
@@ -124,10 +125,9 @@ def _read_coord(path: Path) -> list[tuple[str, tuple[float, float, float]]]:
     """Atoms (symbol, Angstrom) of Turbomole's file of coordinates."""
     if not os.path.exists(path):
         raise InputError(f"{path.parent} has neither struc.xyz nor coord")
-    try:
-        from ase.io.turbomole import read_turbomole
-    except ImportError as err:
-        raise InputError(f"{path} needs ASE: pip install 'mlxc[reference]'") from err
+    need(str(path), "reference", "ase")
+    from ase.io.turbomole import read_turbomole
+
     try:
         with path.open() as f:
             atoms = read_turbomole(f)

@@ -36,6 +36,7 @@ from typing import Any
 from pyscf.data.elements import ELEMENTS
 
 from mlxc.errors import UNREADABLE, InputError
+from mlxc.extras import need
 from mlxc.geometry import count_electrons, parse_atoms, spin_is_possible
 from mlxc.reference.methods import METHODS
 from mlxc.reference.task import Task
@@ -168,10 +169,9 @@ def _geometry(text: str, path: Path) -> tuple[tuple, int | None]:
 
 
 def _from_ase(name: str, path: Path) -> tuple[tuple, int]:
-    try:
-        from ase.build import molecule
-    except ImportError as err:
-        raise InputError("geometries of ASE's g2 collection need ASE: pip install 'mlxc[reference]'") from err
+    need("a geometry of ASE's g2 collection", "reference", "ase")
+    from ase.build import molecule
+
     try:
         found = molecule(name)
     except KeyError:

@@ -34,6 +34,7 @@ from typing import Any
 import torch
 
 from mlxc.errors import UNREADABLE, InputError
+from mlxc.extras import need
 from mlxc.models import FAMILIES
 
 
@@ -143,10 +144,9 @@ def read_config(path: Path) -> Config:
 
 def from_table(content: dict[str, Any], path: Path) -> Config:
     """A Config from the tables of a TOML file.  Raises InputError."""
-    try:
-        import dacite
-    except ImportError as err:
-        raise InputError("training needs dacite: pip install 'mlxc[train]'") from err
+    need("training", "train", "dacite")
+    import dacite
+
     if not isinstance(content.get("phase"), list):
         raise InputError(f"{path}: phases are written [[phase]], in double brackets, at least one of them")
     try:
