@@ -31,6 +31,7 @@ def pack(folders: Iterable[Path], out: Path) -> int:
             try:
                 content = json.loads(path.read_text())
                 content.pop("id", None)
+                content["more"] = dict(content["more"])
             except UNREADABLE as err:
                 raise InputError(f"cannot read {path} ({err}): remove it, mlxc bench computes it again") from err
             if _more(content, lines.get(path.name)):
@@ -69,7 +70,7 @@ def _more(content: dict, kept: dict | None) -> bool:
 def _read(file: Path) -> list[tuple[str, dict]]:
     try:
         lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
-        return [(Path(line.pop("file")).name, line) for line in lines]
+        return [(Path(line.pop("file")).name, line | {"more": dict(line["more"])}) for line in lines]
     except (zlib.error, *UNREADABLE) as err:
         raise InputError(f"cannot read {file}: {err}") from err
 

@@ -208,7 +208,7 @@ def outcome():
 
 
 def packed_species():
-    rows = [{"file": "a.json", "of": {"xc": "pbe"}, "result": {"converged": True}}]
+    rows = [{"file": "a.json", "of": {"xc": "pbe"}, "more": {}, "result": {"converged": True}}]
 
     def read(folder):
         packed_results.unpack(folder / "a.jsonl.gz", folder / "out")

@@ -66,7 +66,7 @@ def write(figures: dict[str, Any], out: Path) -> list[Path]:
             try:
                 drawn.savefig(file, format=form, **settings)
             except ValueError as err:
-                if "$" not in str(err):
+                if "Parse" not in str(err):  # pyparsing's, of a formula
                     raise
                 raise InputError(f"cannot draw {name}, what is between dollar signs is no formula: {err}") from err
             contents[out / f"{name}.{form}"] = file.getvalue()
