@@ -29,9 +29,8 @@ def pack(folders: Iterable[Path], out: Path) -> int:
     for folder in folders:
         for path in (folder / "species").glob("*.json"):
             try:
-                content = json.loads(path.read_text())
+                content = _content(path.read_text())
                 content.pop("id", None)
-                content["more"] = dict(content["more"])
             except UNREADABLE as err:
                 raise InputError(f"cannot read {path} ({err}): remove it, mlxc bench computes it again") from err
             if _more(content, lines.get(path.name)):
@@ -54,10 +53,15 @@ def unpack(file: Path, out: Path) -> int:
     return len(missing)
 
 
+def _content(text: str) -> dict:
+    """A result from its JSON.  Raises one of UNREADABLE where it is damaged."""
+    content = json.loads(text)
+    return content | {"more": dict(content["more"])}
+
+
 def _kept(path: Path) -> dict | None:
     try:
-        content = json.loads(path.read_text())
-        return content | {"more": dict(content["more"])}
+        return _content(path.read_text())
     except UNREADABLE:
         return None
 
@@ -69,8 +73,8 @@ def _more(content: dict, kept: dict | None) -> bool:
 
 def _read(file: Path) -> list[tuple[str, dict]]:
     try:
-        lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
-        return [(Path(line.pop("file")).name, line | {"more": dict(line["more"])}) for line in lines]
+        lines = [_content(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+        return [(Path(line.pop("file")).name, line) for line in lines]
     except (zlib.error, *UNREADABLE) as err:
         raise InputError(f"cannot read {file}: {err}") from err
 

@@ -137,25 +137,26 @@ def run(
         "s2": float(mf.spin_square()[0]),
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
-    if search and mf.converged:
-        result["geometry_converged"] = found
-        result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
-        result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
     lines: list[str] = []
-    try:
-        if mf.converged and (found_ensemble := ensemble(mf)):
-            result["energy_uncertainty_kcal"] = found_ensemble[1]
-        if mf.converged and (reasons := strange(mf)) is not None:
-            result["novelty"] = reasons
-        if (search or task == "gradient") and mf.converged:
-            result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
-        if task == "frequencies" and mf.converged:
-            lines = _frequencies(vibrations(mf, jobs, _displaced), result)
-        if task == "excitations" and mf.converged:
-            lines = _excitations(excitations(mf, states), result)
-    except MlxcError as err:
-        err.result = result
-        raise
+    if mf.converged:
+        if search:
+            result["geometry_converged"] = found
+            result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
+            result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
+        try:
+            if found_ensemble := ensemble(mf):
+                result["energy_uncertainty_kcal"] = found_ensemble[1]
+            if (reasons := strange(mf)) is not None:
+                result["novelty"] = reasons
+            if search or task == "gradient":
+                result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
+            if task == "frequencies":
+                lines = _frequencies(vibrations(mf, jobs, _displaced), result)
+            if task == "excitations":
+                lines = _excitations(excitations(mf, states), result)
+        except MlxcError as err:
+            err.result = result
+            raise
     result["wall_s"] = time.perf_counter() - progress.start
     _report(result, charge)
     for line in lines:

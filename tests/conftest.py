@@ -41,6 +41,17 @@ def run_bench(folder, out, *more, xc="pbe0", basis="6-31g"):
     return status, json.loads((Path(out) / "report.json").read_text())
 
 
+#: The recipe of a hydrogen atom.
+HYDROGEN = """
+description = "hydrogen"
+[density]
+method = "FCI"
+basis = "6-31g"
+[[system]]
+name = "H"
+"""
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import HYDROGEN
 from pyscf import scf
 from pyscf.data.nist import AU2DEBYE
 
@@ -26,18 +27,15 @@ from mlxc.reference.recipe import read_recipe
 from mlxc.train.dataset import ATOMS
 from mlxc.units import KCAL
 
-RECIPE = """
-description = "hydrogen"
-[density]
-method = "FCI"
-basis = "6-31g"
-[[system]]
-name = "H"
+RECIPE = (
+    HYDROGEN
+    + """\
 [[system]]
 name = "H2"
 atoms = "H 0 0 0; H 0 0 {R}"
 R = [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
 """
+)
 
 
 @pytest.fixture

@@ -28,6 +28,14 @@ KEYS = {
 
 
 @pytest.fixture
+def h2(tmp_path):
+    """Hydrogen, stretched by 0.06 Angstrom."""
+    path = tmp_path / "h2.xyz"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    return path
+
+
+@pytest.fixture
 def water(tmp_path):
     path = tmp_path / "water.xyz"
     path.write_text(WATER)
@@ -97,10 +105,8 @@ def test_what_ends_a_run(water, capsys, monkeypatch):
         assert said in line
 
 
-def test_status_of_what_does_not_converge(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "h2.xyz"
-    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
-    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga2", "--task"]
+def test_status_of_what_does_not_converge(h2, capsys, monkeypatch):
+    arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "mlxc-mgga2", "--task"]
     monkeypatch.setattr("mlxc.run.optimize", lambda mf, step, transition: (mf.mol, False))
     assert main([*arguments, "optimize"]) == 3
     assert "NOT converged in 100 steps" in capsys.readouterr().out
@@ -110,11 +116,9 @@ def test_status_of_what_does_not_converge(tmp_path, capsys, monkeypatch):
     assert "NOT converged" in capsys.readouterr().out
 
 
-def test_gradient_and_optimize(tmp_path, capfd):
-    path = tmp_path / "h2.xyz"
-    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+def test_gradient_and_optimize(h2, tmp_path, capfd):
     out = tmp_path / "out.json"
-    arguments = ["run", str(path), "--basis", "def2-svp", "--json", str(out)]
+    arguments = ["run", str(h2), "--basis", "def2-svp", "--json", str(out)]
     assert main([*arguments, "--task", "gradient"]) == 0
     before = json.loads(out.read_text())
     assert before["gradient_hartree_per_bohr"][1][2] > 0.01
@@ -136,29 +140,27 @@ def test_unconverged_scf_has_status_3_and_says_so(water, tmp_path, capsys):
     assert "NOT converge" in capsys.readouterr().out
 
 
-def test_what_stops_on_the_way_is_in_the_json_too(tmp_path, capsys, monkeypatch):
+def test_what_stops_on_the_way_is_in_the_json_too(h2, tmp_path, capsys, monkeypatch):
     def stop(*args):
         raise ConvergenceError("the third geometry did not converge")
 
     monkeypatch.setattr("mlxc.run.optimize", stop)
-    path, out = tmp_path / "h2.xyz", tmp_path / "out.json"
-    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
+    out = tmp_path / "out.json"
     out.write_text('{"converged": true}')
-    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
+    arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
     assert main([*arguments, "--task", "optimize"]) == 3
     found = json.loads(out.read_text())
     assert found == {"converged": False, "reason": "the third geometry did not converge"}
     assert found["reason"] in capsys.readouterr().err
 
 
-def test_what_fails_after_the_scf_leaves_its_result(tmp_path, capsys, monkeypatch):
+def test_what_fails_after_the_scf_leaves_its_result(h2, tmp_path, capsys, monkeypatch):
     def stop(*args):
         raise ConvergenceError("an excitation is lost")
 
     monkeypatch.setattr("mlxc.run.excitations", stop)
-    path, out = tmp_path / "h2.xyz", tmp_path / "out.json"
-    path.write_text("2\n\nH 0 0 0\nH 0 0 0.80\n")
-    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
+    out = tmp_path / "out.json"
+    arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
     assert main([*arguments, "--task", "excitations"]) == 3
     found = json.loads(out.read_text())
     assert found["reason"] in capsys.readouterr().err

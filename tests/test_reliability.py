@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import HYDROGEN
 
 import mlxc
 from mlxc import models
@@ -37,14 +38,6 @@ validation = 0
 kind = "fixed"
 adam = STEPS
 """
-RECIPE = """
-description = "hydrogen"
-[density]
-method = "FCI"
-basis = "6-31g"
-[[system]]
-name = "H"
-"""
 NOBODY = 65534
 
 
@@ -55,7 +48,7 @@ def place(benchmark_folder):
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "h2.xyz").write_text(H2)
-        (folder / "recipe.toml").write_text(RECIPE)
+        (folder / "recipe.toml").write_text(HYDROGEN)
         (folder / "train.toml").write_text(CONFIG.replace("STEPS", "3"))
         shutil.copytree(benchmark_folder, folder / "data")
         (folder / "data").chmod(0o755)

@@ -61,8 +61,8 @@ class Suite:
     @cached_property
     def available(self) -> Counter[str | tuple[str, str]]:
         """Numbers of rows before any were chosen: by the group of reactions, by set and quantity of properties."""
-        all = self.whole or self
-        return Counter([*(r.group for r in all.reactions), *((p.set, group(p)) for p in all.properties)])
+        suite = self.whole or self
+        return Counter([*(r.group for r in suite.reactions), *((p.set, group(p)) for p in suite.properties)])
 
     def chosen(
         self,
