@@ -20,6 +20,7 @@ from mlxc import models
 from mlxc.cli import main
 from mlxc.errors import InputError
 from mlxc.files import write_atomic
+from mlxc.reference import read
 from mlxc.workers import on_threads
 
 H2 = "2\n\nH 0 0 0\nH 0 0 0.74\n"
@@ -265,13 +266,10 @@ def test_killed_training_processes_resume_to_the_same_model(place):
     assert models.sha256(place / "killed") == models.sha256(place / "whole")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_a_killed_benchmark(place, how):
-    """Only the process that the user sees is killed: its workers end, and what is there is gone on from."""
-    words = ["bench", "--data", "data", "--xc", "mlxc-lh6", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
+def kill_the_parent(words, place, finished, how):
+    """Start a command, and end the process that the user sees as soon as something is finished: its workers end too."""
     process = started(words, place)
-    while len(list((place / "bench").glob("species/*.json"))) < 1:
+    while not list(place.glob(finished)):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
@@ -280,6 +278,30 @@ def test_workers_end_with_a_killed_benchmark(place, how):
     while alive := members(process.pid):
         assert time.time() < until, alive
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_build_of_references_is_gone_on_from(place, how):
+    text = HYDROGEN + '[[system]]\nname = "H2"\natoms = "H 0 0 0; H 0 0 {R}"\nR = [0.6, 0.7, 0.8, 0.9, 1.0, 1.1]\n'
+    (place / "h2.toml").write_text(text.replace("6-31g", "aug-cc-pvqz"))  # a second or more for each system
+    words = ["reference", "build", "h2.toml", "--jobs", "2", "--out", "h2.h5"]
+    kill_the_parent(words, place, "h2.h5.parts/*.h5", how)
+    parts = len(list(place.glob("h2.h5.parts/*.h5")))
+    assert 0 < parts < 7
+    assert not (place / "h2.h5").exists()
+    again = subprocess.run(
+        [sys.executable, "-m", "mlxc", *words], cwd=place, check=True, capture_output=True, text=True
+    )
+    assert f"{parts + 1} of 7: " in again.stderr
+    assert len(read(place / "h2.h5")) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_benchmark_is_gone_on_from(place, how):
+    words = ["bench", "--data", "data", "--xc", "mlxc-lh6", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
+    kill_the_parent(words, place, "bench/species/*.json", how)
     files = {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}
     assert started(words, place).wait(300) == 0
     assert {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}.items() >= files.items()
