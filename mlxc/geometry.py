@@ -214,26 +214,19 @@ def gradient_method(mf: Any) -> Any:
 
     That PySCF does not have for crystals.  Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its
     motion fails there.  Raises InputError for an object without gradients, in a frozen solvent, where densities were
-    fitted after a solvent or point charges had been added (PySCF then leaves these out, or stops), and where
-    `get_hcore` was replaced: by what, its gradient does not know.
+    fitted after a solvent or point charges had been added (PySCF then leaves these out, or stops), where a scanner has
+    taken the grid to another geometry, and where `get_hcore` was replaced: by what, its gradient does not know.
     """
     if "get_hcore" in vars(mf):
         raise InputError("no gradients with a get_hcore of your own: they would lack what it adds to the energy")
     if getattr(getattr(mf, "with_solvent", None), "frozen", False):
         raise InputError("no gradients in a frozen solvent: set mf.with_solvent.frozen = False")
-    if hasattr(mf, "with_solvent") or hasattr(mf, "mm_mol"):
-        from pyscf.df.df_jk import _DFHF
-        from pyscf.qmmm.itrf import QMMM
-        from pyscf.solvent._attach_solvent import SCFWithSolvent
-
-        layers = [c for c in type(mf).__mro__ if c in (_DFHF, SCFWithSolvent, QMMM)]
-        if _DFHF in layers[:-1]:
-            raise InputError(
-                "no gradients where density_fit() comes after the solvent or the charges: "
-                "mlxc.KS(mol).density_fit().PCM()"
-            )
+    from mlxc.ongrid import own_grid
     from mlxc.partition import ByProtons, nuclear_charges
+    from mlxc.refused import refuse_late_fit
 
+    refuse_late_fit(mf)
+    own_grid(mf, "gradients need")
     try:
         gradients = mf.nuc_grad_method()
     except NotImplementedError as err:

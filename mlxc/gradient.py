@@ -47,6 +47,7 @@ class LocalHybridGradients:
     __name_mixin__ = "LocalHybrid"
     base: Any
     mol: Any
+    atmlst: Any
     max_memory: Any
     get_j: Any
 
@@ -61,12 +62,12 @@ class LocalHybridGradients:
             raise InputError("gradients of a local hybrid always include the motion of the grid")
 
     def get_dispersion(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        """PySCF's, (natm, 3), without ghost atoms, as the energy."""
+        """PySCF's, (natm, 3) or of the atoms in `atmlst`, without ghost atoms, as the energy."""
         mol, real = real_atoms(self.base.mol)
         out = np.zeros((self.base.mol.natm, 3))
         with lib.temporary_env(self.base, mol=mol):
             out[real] = super().get_dispersion(*args, **kwargs)  # type: ignore[misc]
-        return out
+        return out if self.atmlst is None else out[list(self.atmlst)]
 
     def get_veff(self, mol: Any = None, dm: Any = None) -> Any:
         """As PySCF's: the Coulomb part (3, nao, nao), per spin for open shells, tagged with dE_xc/dR as `exc1_grid`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from pyscf import df, dft, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import rohf, uhf
 
-from mlxc.backend import cpu_only
 from mlxc.dispersion import real_atoms
 from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis, auxiliary_mole
@@ -18,7 +18,7 @@ from mlxc.gradient import LocalHybridGradients
 from mlxc.guess import semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.occupations import FixedOccupations, canonical, outermost, smeared
-from mlxc.ongrid import has_spin_channels
+from mlxc.refused import Refused, refuse_late_fit, refuse_solvent
 from mlxc.response import Response
 
 #: Up to so many basis functions the whole Fock matrix of a local hybrid costs little more than its occupied part, and
@@ -26,7 +26,7 @@ from mlxc.response import Response
 WHOLE_FOCK = 100
 
 
-class LocalHybridSCF:
+class LocalHybridSCF(Refused):
     """What `use_local_hybrid` adds to the class of a Kohn-Sham object that is to use a local hybrid."""
 
     __name_mixin__ = "LocalHybrid"
@@ -37,6 +37,10 @@ class LocalHybridSCF:
     max_cycle: Any
     get_j: Any
     get_fock: Any
+    get_hcore: Any
+    get_ovlp: Any
+    get_veff: Any
+    scf_summary: Any
     do_disp: Any
     e_free: Any
     e_zero: Any
@@ -59,6 +63,9 @@ class LocalHybridSCF:
 
     def scf(self, dm0: Any = None, **kwargs: Any) -> float:
         """PySCF's; large molecules get Fock matrices for the occupied orbitals, and the others' once at the end."""
+        self.scf_summary.pop("dispersion", None)  # that of the former `disp`, which PySCF would take
+        if self.grids.mol is not self.mol:  # a scanner has taken the grid, which it shares, to its own geometry
+            self.grids.reset(self.mol)
         ni = self._numint
         fitted = getattr(self, "with_df", None)
         if fitted is not None and not isinstance(fitted, df.DF):
@@ -130,7 +137,9 @@ class LocalHybridSCF:
         """PySCF's last step of an SCF, which sorts orbitals by symmetry, on those of the whole Fock matrix."""
         if self.unoccupied and self._numint.original is not None:
             self._numint = self._numint.original
-            fock = self.get_fock(dm=self.make_rdm1())
+            dm = self.make_rdm1()
+            # All arguments, because PySCF's dynamic level shift puts a function in its place that has no defaults.
+            fock = self.get_fock(self.get_hcore(), self.get_ovlp(), self.get_veff(self.mol, dm), dm)
             if np.isin(self.mo_occ, (0, 1, 2)).all():
                 self.mo_energy, self.mo_coeff = self.canonicalize(self.mo_coeff, self.mo_occ, fock)
             else:  # PySCF's mixes occupied orbitals of different occupations
@@ -152,7 +161,8 @@ class LocalHybridSCF:
         return use_local_hybrid(without_local_hybrid(mf), functional)  # mf is self where that was fitted already
 
     def nuc_grad_method(self) -> Any:
-        """PySCF's object for nuclear gradients, made one for local hybrids."""
+        """PySCF's object for nuclear gradients, made one for local hybrids.  Raises InputError: `refuse_late_fit`."""
+        refuse_late_fit(self)
         gradients = super().nuc_grad_method()  # type: ignore[misc]
         return lib.set_class(gradients, (LocalHybridGradients, type(gradients)))
 
@@ -172,35 +182,6 @@ class LocalHybridSCF:
         if isinstance(self, rohf.ROHF):
             raise InputError("excitations of restricted open shells are not available: use mf.to_uks().run()")
         return tdscf.uks if isinstance(self, uhf.UHF) else tdscf.rks
-
-    def CasidaTDDFT(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: Casida's form of TDDFT holds for functionals without exact exchange only."""
-        raise InputError("Casida's equation does not hold for a local hybrid: use TDDFT()")
-
-    TDDFTNoHybrid = CasidaTDDFT
-
-    def dRPA(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: PySCF takes the kernel away by the name of the functional, which a local hybrid does not go by."""
-        raise InputError("direct response is not available with a local hybrid: use TDDFT() or TDA()")
-
-    dTDA = TDH = dRPA
-
-    def NMR(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: with a given gauge origin pyscf-properties would leave out the response of exchange."""
-        raise InputError(
-            f"magnetic properties are not available with {self._numint.functional.name}, a local hybrid: "
-            "pyscf-properties would leave out how its exchange responds to the field"
-        )
-
-    NSR = RotationalGTensor = NMR
-
-    def to_gpu(self) -> Any:
-        """Refused, as `cpu_only` says."""
-        cpu_only()
-
-    def to_gks(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: generalised objects have orbitals without a spin, which a local hybrid cannot take."""
-        raise InputError(molecular_only(self._numint.functional.name, "GKS"))
 
     def gen_response(
         self, mo_coeff=None, mo_occ=None, singlet=None, with_j=True, hermi=0, max_memory=None, with_nlc=True
@@ -259,36 +240,25 @@ def need_unoccupied(mf: Any, what: str) -> None:
         raise InputError(f"{what} need the unoccupied orbitals: run with mf.unoccupied = True")
 
 
-def molecular_only(name: str, kind: str) -> str:
-    """Why a local hybrid cannot be used in an object of this kind, and what can."""
-    return (
-        f"{name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for {kind} take a semilocal model: "
-        'mlxc.attach(mf, "mlxc-mgga2-d4")'
-    )
-
-
-def refuse_solvent(mf: Any, step: str) -> None:
-    """InputError where a solvent is there already: it has to know of local hybrids and of fitted integrals."""
-    if hasattr(mf, "with_solvent"):
-        raise InputError(f"{step} has to come before the solvent: mlxc.KS(mol).density_fit().PCM()")
-
-
-def check_molecular(mf: Any, functional: Functional) -> None:
-    """InputError for a generalised or periodic object and for one that has a solvent already."""
-    refuse_solvent(mf, f"attaching {functional.name}, a local hybrid,")
-    if not has_spin_channels(mf):
-        raise InputError(molecular_only(functional.name, type(mf).__name__))
-
-
 def use_local_hybrid(mf: Any, functional: Functional) -> Any:
     """Make an object of PySCF's own class use a local hybrid, which `check_molecular` allows it; returns it."""
-    fitted = getattr(mf, "with_df", None)
-    if fitted is not None and fitted.auxbasis in (None, predefined_auxbasis(mf.mol, mf.mol.basis, mf.xc)):
-        # What PySCF chooses for a functional without exchange serves the Coulomb part alone.
-        fitted.auxbasis = auxiliary_basis(mf.mol)
-        fitted.reset()
-    mf._numint = LocalHybridNumInt(functional, getattr(fitted, "auxbasis", None))
+    refit(mf, auxiliary_basis(mf.mol))
+    mf._numint = LocalHybridNumInt(functional, getattr(getattr(mf, "with_df", None), "auxbasis", None))
     return outermost(lib.set_class(mf, (LocalHybridSCF, type(mf))))
+
+
+def refit(mf: Any, auxbasis: Any) -> None:
+    """Give exact exchange an auxiliary basis in place of one that PySCF has chosen, maybe for the Coulomb part alone.
+
+    In a copy of `with_df`, which a copied object shares with its original.
+    """
+    fitted = getattr(mf, "with_df", None)
+    if not isinstance(fitted, df.DF):
+        return
+    if fitted.auxbasis in (None, *(predefined_auxbasis(mf.mol, mf.mol.basis, xc) for xc in ("pbe", mf.xc))):
+        mf.with_df = copy.copy(fitted)
+        mf.with_df.auxbasis = auxbasis
+        mf.with_df.reset()
 
 
 def without_local_hybrid(mf: Any) -> Any:

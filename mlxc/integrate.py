@@ -15,6 +15,7 @@ import torch
 from pyscf import dft, lib
 
 from mlxc.backend import Backend
+from mlxc.errors import InputError
 from mlxc.exx import BLOCK, FittedExchange, factorize, occupied_fock
 from mlxc.numint import derivatives
 from mlxc.pairs import basis_functions_at
@@ -202,16 +203,24 @@ class LocalHybridNumInt(dft.numint.NumInt):
         return nelec, exc, fock
 
     def nr_rks(self, mol, grids, xc_code, dms, relativity=0, hermi=1, max_memory=2000, verbose=None):
-        """As PySCF's, for one density matrix."""
+        """As PySCF's, for one density matrix.  Raises InputError for a list of them."""
         self._xc_type(xc_code)
+        one_at_a_time(dms, 2)
         nelec, exc, fock = self.integrate(mol, grids, np.asarray(dms)[None] / 2, max_memory)
         return 2 * nelec[0], exc, fock[0]
 
     def nr_uks(self, mol, grids, xc_code, dms, relativity=0, hermi=1, max_memory=2000, verbose=None):
-        """As PySCF's, for one pair of density matrices."""
+        """As PySCF's, for one pair of density matrices.  Raises InputError for a list of them."""
         self._xc_type(xc_code)
+        one_at_a_time(dms, 3)
         dms = np.asarray(dms)
         return self.integrate(mol, grids, np.array([dms / 2, dms / 2]) if dms.ndim == 2 else dms, max_memory)
+
+
+def one_at_a_time(dms: Any, dimensions: int) -> None:
+    """InputError for density matrices in an array of more dimensions."""
+    if np.ndim(dms) > dimensions:
+        raise InputError("a local hybrid takes one density at a time: call get_veff for each")
 
 
 def semilocal_factors(

@@ -61,11 +61,15 @@ def need_converged(mf: Any, what: str) -> None:
     run = getattr(mf, "_scf", mf)  # of a second-order solver that which it was made of
     if not (mf.converged and run.scf_summary):  # PySCF's reset empties the one and leaves the other
         raise InputError(f"{what} a converged calculation: run mf.kernel() first")
-    if hasattr(mf, "grids"):
-        if mf.grids.mol is not mf.mol:
-            raise InputError(f"{what} the grid of its own geometry: run mf.reset(mf.mol).kernel() first")
-        if mf.grids.coords is None:
-            mf.grids.build(with_non0tab=True)
+    own_grid(mf, what)
+    if hasattr(mf, "grids") and mf.grids.coords is None:
+        mf.grids.build(with_non0tab=True)
+
+
+def own_grid(mf: Any, what: str) -> None:
+    """InputError where a calculation's grid was taken to another geometry: "`what` the grid of its own geometry"."""
+    if hasattr(mf, "grids") and mf.grids.mol is not mf.mol:
+        raise InputError(f"{what} the grid of its own geometry: run mf.reset(mf.mol).kernel() first")
 
 
 def spin_densities(mf: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from pyscf import lib
+from pyscf.df.addons import predefined_auxbasis
 from pyscf.dft import libxc
 from pyscf.scf.diis import CDIIS
 from pyscf.scf.hf import KohnShamDFT
@@ -15,12 +16,13 @@ from pyscf.scf.hf import KohnShamDFT
 from mlxc import models
 from mlxc.backend import Backend, Label, cpu_only
 from mlxc.diis import Diis
-from mlxc.dispersion import need_library
+from mlxc.dispersion import need_library, real_atoms
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.functional import Functional
-from mlxc.hybridscf import LocalHybridSCF, check_molecular, use_local_hybrid, without_local_hybrid
+from mlxc.hybridscf import LocalHybridSCF, refit, use_local_hybrid, without_local_hybrid
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations, smeared
 from mlxc.ongrid import attached, mixes_spins
+from mlxc.refused import check_molecular
 from mlxc.scripted import ScriptFunctional
 
 
@@ -53,6 +55,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
             ni.eval_xc_eff = functional.eval_xc_eff
         if functional is not None:
             ni.to_gpu = cpu_only
+        elif libxc.is_hybrid_xc(xc):
+            refit(mf, predefined_auxbasis(mf.mol, mf.mol.basis, xc))
         mf._numint = ni
     mf.converged, mf.scf_summary = False, {}  # PySCF would take a former functional's dispersion energy from there
     mf.xc = xc if functional is None else Label(functional.name)
@@ -65,6 +69,8 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
     if hasattr(mf, "_scf"):  # a second-order solver works on the object that it was made of
         mf._scf = attach(mf._scf, functional or xc)
         mf.scf_summary = mf._scf.scf_summary
+        if hasattr(mf, "with_df"):
+            mf.with_df = mf._scf.with_df
     return mf
 
 
@@ -74,6 +80,11 @@ def _check_fits(functional: Functional, mf: Any) -> None:
         need_library(functional.name)
     if functional.exx_omega is not None:
         check_molecular(mf, functional)
+    elif functional.disp and len(real_atoms(mf.mol)[1]) < mf.mol.natm:
+        raise InputError(
+            f"{functional.name}: PySCF's D4 takes ghost atoms for atoms; take the default, which leaves them out, or "
+            "the model without -d4, and add mlxc.dispersion.d4_energy"
+        )
     elif isinstance(functional, ScriptFunctional) and mixes_spins(mf):
         raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
 

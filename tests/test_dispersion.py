@@ -86,6 +86,21 @@ def test_ghosts_have_no_dispersion():
     assert mf.mol is ghostly
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
     assert np.allclose(*slopes, atol=1e-7)
+    with pytest.raises(InputError, match="ghost"):  # PySCF's, which a semilocal functional is left with
+        mlxc.KS(ghostly, "mlxc-mgga2-d4")
+
+
+def test_gradients_of_some_atoms_have_their_dispersion(mol):
+    gradients = mlxc.KS(mol).density_fit().run().nuc_grad_method()
+    whole = gradients.kernel()
+    for some in ([2], [1, 0]):
+        assert np.allclose(gradients.kernel(atmlst=some), whole[some], atol=1e-10)
+
+
+def test_another_dispersion_counts_from_the_next_kernel_on(mol):
+    mf = mlxc.KS(mol).density_fit().run()
+    without = mf.e_tot - mf.scf_summary["dispersion"]
+    assert mf.set(disp="d4:r2scan").kernel() == pytest.approx(without + d4_energy(mol, "r2scan"), abs=1e-7)
 
 
 def test_hartree_fock_does_not_take_dispersion_over(mol):

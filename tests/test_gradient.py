@@ -160,6 +160,9 @@ def test_scanner_and_optimisation():
     energy, force = scanner(second)
     assert energy == pytest.approx(fresh.e_tot, abs=1e-9)
     assert np.allclose(force, fresh.nuc_grad_method().kernel(), atol=1e-6)
+    with pytest.raises(InputError, match="its own geometry"):  # the scanner has taken the grid along
+        gradient_method(mf)
+    assert mf.kernel() == pytest.approx(calculation(mol, "RKS", IsoOrbitalHybrid()).e_tot, abs=1e-9)
     found = geometric_solver.optimize(mf, maxsteps=10)
     assert abs(calculation(found, "RKS", IsoOrbitalHybrid()).nuc_grad_method().kernel()).max() < 5e-4
 
@@ -194,6 +197,8 @@ def test_what_pyscf_would_leave_out_is_refused():
     ):
         with pytest.raises(InputError, match="the charges"):
             gradient_method(hidden)
+    with pytest.raises(InputError, match="the charges"):
+        qmmm.mm_charge(mlxc.KS(mol, "t-lmf"), [(0, 0, 4.0)], [0.5]).density_fit().nuc_grad_method()
     mf = mlxc.KS(mol, "pbe")
     hcore = mf.get_hcore()
     mf.get_hcore = lambda *_: hcore

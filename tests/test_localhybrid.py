@@ -241,6 +241,20 @@ def test_scf_options_reach_the_same_energy(mole, change, whole, plain, monkeypat
         assert np.allclose(mf.mo_energy, plain.mo_energy, atol=1e-5)
 
 
+def test_dynamic_level_shift(mole, plain, monkeypatch):
+    monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
+    mf = scf.addons.dynamic_level_shift(mlxc.KS(mole("CH3"), IsoOrbitalHybrid()).set(conv_tol=1e-10))
+    assert mf.kernel() == pytest.approx(plain.e_tot, abs=1e-8)
+
+
+def test_lists_of_density_matrices_are_refused(mole):
+    for name in ("H2O", "CH3"):
+        mf = mlxc.KS(mole(name), "t-lmf")
+        dm = mf.get_init_guess()
+        with pytest.raises(InputError, match="one density at a time"):
+            mf.get_veff(dm=np.stack([dm, dm], axis=-3))
+
+
 def test_unoccupied_orbitals_may_be_left_alone(mole, plain, monkeypatch):
     """What an energy does not need: occupied orbitals are the same without."""
     monkeypatch.setattr("mlxc.hybridscf.WHOLE_FOCK", 0)
@@ -430,18 +444,37 @@ def test_auxiliary_basis_serves_exchange_too(mole):
     assert mf._numint.auxbasis == "cc-pvtz-jkfit"
 
 
-@pytest.mark.parametrize("fitted", ["after", "lda", "pbe", "pbe0"])
+@pytest.mark.parametrize("fitted", ["after", "lda", "pbe", "pbe0", "pbe, then pbe0"])
 def test_exchange_is_never_fitted_in_a_basis_for_coulomb_alone(mole, fitted):
     mol = mole("H2O")
     if fitted == "after":
         mf = mlxc.KS(mol, HartreeFock()).density_fit()
     else:
-        mf = mol.RKS(xc={"lda": "LDA,VWN"}.get(fitted, fitted)).density_fit()
+        first, _, then = fitted.partition(", then ")
+        mf = mol.RKS(xc={"lda": "LDA,VWN"}.get(first, first)).density_fit()
         if fitted == "pbe":
             mf.run(max_cycle=1)  # with integrals in the basis for Coulomb alone, which have to go
+        if then:
+            mf.xc = then  # which leaves PySCF's choice as it was
         mf = mlxc.attach(mf.set(max_cycle=50), HartreeFock())
     assert mf.kernel() == pytest.approx(scf.RHF(mol).kernel(), abs=1e-4)
     assert mf.with_df.auxbasis == mf._numint.auxbasis == auxiliary_basis(mol)
+
+
+def test_a_hybrid_of_libxc_gets_a_fit_of_exchange(mole):
+    mf = mlxc.KS(mole("H2O"), "mlxc-mgga2").density_fit()
+    assert "jfit" in str(mf.run(max_cycle=1).with_df.auxbasis)
+    fitted = mlxc.attach(mf.set(max_cycle=50), "pbe0").kernel()
+    assert fitted == pytest.approx(mole("H2O").RKS(xc="pbe0").kernel(), abs=1e-4)
+
+
+def test_a_copy_leaves_the_fit_of_its_original_alone(mole):
+    mf = mole("H2O").RKS(xc="pbe").density_fit()
+    before = mf.with_df.auxbasis
+    copied = mlxc.attach(mf.copy(), "t-lmf")
+    assert mf.with_df.auxbasis == before != copied.with_df.auxbasis
+    second_order = mlxc.attach(mf.newton(), "t-lmf")
+    assert second_order.with_df is second_order._scf.with_df
 
 
 def test_initial_guess_of_an_open_shell():
