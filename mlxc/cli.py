@@ -203,7 +203,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", type=Path, metavar="CONFIG.toml")
     train.add_argument("--out", type=Path, metavar="DIR", help="model, checkpoint and log (default: beside CONFIG)")
     train.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
-    train.add_argument("--members", type=_positive, default=1, metavar="N", help="an ensemble of N seeds (default: 1)")
+    train.add_argument(
+        "--members",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="an ensemble of N samples of the rows (default: 1)",
+    )
     train.set_defaults(action=_train)
     add_plot_to(commands)
     conditions = commands.add_parser("check", help="which exact conditions a functional obeys")

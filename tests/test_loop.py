@@ -313,6 +313,10 @@ def test_networks_on_a_gpu_train_as_on_the_processor(folder, tmp_path):
         (('name = "tiny"', 'name = ""'), "plain one"),
         (('name = "tiny"', 'name = ".."'), "plain one"),
         (("grid_level = 0", 'grid_level = 0\ngains = "gains.jsonl"'), "limit_basis"),
+        (
+            ('kind = "fixed"\nadam = 3\nlbfgs = 100', 'kind = "self-consistent"\nadam = 1'),
+            "of densities that are",
+        ),
     ],
 )
 def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, message):
@@ -323,6 +327,25 @@ def test_bad_configurations_are_one_line(folder, tmp_path, capsys, change, messa
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("named", ["first", "first-d4", "./first-D4"])
+def test_models_are_those_beside_the_configuration(named, folder, tmp_path):
+    text = configured(folder).read_text().replace("[data]", f'[data]\ndensities = "{named}"')
+    (tmp_path / "own.toml").write_text(f'start = "{named}"\n{text}')
+    assert read_config(tmp_path / "own.toml").start == named  # a shipped one, or none
+    (tmp_path / "first").mkdir()
+    config = read_config(tmp_path / "own.toml")
+    assert config.start == config.data.densities == (tmp_path / named).absolute()
+
+
+def test_densities_of_fractional_electrons_are_refused(references, tmp_path):
+    ensemble = replace(references["OH"], name="half", provenance={"ensemble": {"H2O": 0.5}})
+    write(tmp_path / "half.h5", [references["OH"], ensemble], "")
+    settings = Data(references=[tmp_path / "half.h5"])
+    with pytest.raises(InputError, match="half/half: densities of fractional electrons"):
+        training_set(settings, 0, ["density"])
+    assert len(training_set(replace(settings, only=["OH"]), 0, ["density"]).targets) == 1
 
 
 def test_a_phase_that_no_loss_needs_is_one_line(tmp_path, capsys):
@@ -368,6 +391,14 @@ def test_conditions_of_molecules_that_are_kept_out_are_kept_out_too(folder):
     graphs = {data.systems[i].graph_key for r in data.outside for i in r.stoichiometry if not data.systems[i].is_atom}
     assert graphs
     assert not graphs & {data.systems[i].graph_key for r in data.inside for i in r.stoichiometry}
+
+
+def test_atoms_are_never_kept_out(folder):
+    settings = read_config(configured(folder)).data
+    for seed in range(4):
+        data = training_set(settings, seed, ["fractional_spin"])
+        assert data.outside
+        assert {"H", "F"} <= {r.name for r in data.kinds()[FRACTIONAL_SPIN]}
 
 
 def test_sets_count_by_their_weights_in_every_batch():
@@ -475,6 +506,30 @@ def test_what_fails_is_counted_and_left_out(what, monkeypatch):
     state = phase.observe()
     assert set(phase.failures) == {s.id for s in data.species if "Li" in s.symbols}
     assert len(LOSSES["reactions"](data).errors(state)[0]) == 1
+
+
+def test_an_scf_that_raises_is_tried_from_scratch(monkeypatch):
+    systems, rows = fractional_spins()
+    data = Dataset(systems, [r for r in rows if r.name == "H"], weights={FRACTIONAL_SPIN: 1.0})
+    phase = SelfConsistentPhase(NeuralMetaGGA(2, 1), data, Data(basis="6-31g", grid_level=0), set(), Ranks())
+    assert phase.observe().known.all()
+    real = selfconsistent.converge
+
+    def failing(mf, start):
+        if start is not None:
+            raise ValueError("array must not contain infs or NaNs")
+        return real(mf, start)
+
+    monkeypatch.setattr(selfconsistent, "converge", failing)
+    assert phase.observe().known.all()
+    assert not phase.failures
+
+
+def test_wrong_settings_are_no_failures_of_species():
+    systems, rows = fractional_spins()
+    phase = SelfConsistentPhase(NeuralMetaGGA(2, 1), Dataset(systems, rows[:1]), Data(basis="none"), set(), Ranks())
+    with pytest.raises(InputError, match="basis"):
+        phase.observe()
 
 
 def test_an_energy_without_its_gain_is_not_known():

@@ -3,7 +3,10 @@
 import copy
 import dataclasses
 import json
+import runpy
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -23,7 +26,7 @@ from mlxc.localhybrid import HartreeFock
 from mlxc.neural import NeuralLocalHybrid
 from mlxc.ongrid import FULL_RANGE, features_at
 from mlxc.reference.benchmark import Reaction, select
-from mlxc.reference.folders import read_reactions, read_systems
+from mlxc.reference.folders import read_benchmark, read_reactions, read_systems
 from mlxc.scf import converge
 from mlxc.train import cache, compress
 from mlxc.train.cache import read_molecule
@@ -312,6 +315,12 @@ def test_basis_limit(benchmark_folder, tmp_path):
     assert energies[1] - energies[0] == pytest.approx(float(densities.gains[0]), abs=1e-8)
     with pytest.raises(InputError, match="another functional, basis or grid"):
         cache.fill([system], dataclasses.replace(settings, limit_basis=""))
+    known = dataclasses.replace(settings, gains=tmp_path / "gains.jsonl")
+    for gain, agrees in ((round(float(densities.gains[0]), 6), True), (-0.01, False)):
+        row = {"system": system.key, "basis": "def2-svp", "limit_basis": "def2-tzvp", "gain": gain}
+        known.gains.write_text(json.dumps(row))
+        with nullcontext() if agrees else pytest.raises(InputError, match="another gain"):
+            cache.fill([system], known)
 
 
 def test_a_molecule_that_breaks_off_is_left_out(benchmark_folder, tmp_path, monkeypatch, capsys):
@@ -344,3 +353,22 @@ def test_known_gains(benchmark_folder, tmp_path):
     file.write_text('{"system": 1}\n')
     with pytest.raises(InputError, match="cannot read the gains"):
         cache.known_gains(settings)
+
+
+def test_errors_at_cached_densities(benchmark_folder, cached, capsys, monkeypatch):
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "cached.py"))
+    names = ["W4-17"]
+    rows, found = script["errors"](benchmark_folder, cached, ["mlxc-mgga2", "mlxc-mgga2-d4"], names, 0)
+    assert rows
+    for row, plain, with_d4 in zip(rows, found["mlxc-mgga2"], found["mlxc-mgga2-d4"], strict=True):
+        systems, _ = read_benchmark(benchmark_folder)
+        d4 = sum(c * d4_energy(systems[i].mole("sto-3g"), "r2scan") for i, c in row.stoichiometry.items())
+        assert float(with_d4 - plain) == pytest.approx(d4 * KCAL, abs=1e-6)
+    assert not torch.allclose(found["r2scan"], found["mlxc-mgga2"], atol=1e-3)
+    (heavy,) = script["errors"](benchmark_folder, cached, [], names, 1)[0]
+    assert heavy.name == "bond2"  # H2 has no heavy atom
+    with pytest.raises(InputError, match="no functional of mlxc"):
+        script["errors"](benchmark_folder, cached, ["pbe"], names, 0)
+    words = ["--data", benchmark_folder, "--cache", cached, "--xc", "mlxc-mgga2", "--sets", "W4-17"]
+    call(script["main"], monkeypatch, *words)
+    assert f"W4-17 r2scan               {len(rows)} rows, MAE" in capsys.readouterr().out

@@ -52,6 +52,8 @@ CONV_TOL = 1e-8
 SCF_GRID = 1
 #: Grid and convergence (Eh) of the calculations that tell what the basis misses.
 LIMIT_GRID, LIMIT_TOL = 1, 1e-6
+#: Gains that differ by less are the same, Eh: files of them are rounded, and the calculations converged to LIMIT_TOL.
+SAME_GAIN = 1e-5
 
 
 def kohn_sham(system: System, xc: str | Functional, settings: Data) -> Any:
@@ -188,6 +190,9 @@ def fill(species: list[System], settings: Data, report: Callable[[str], None] = 
                 raise InputError(
                     f"{path} is of another functional, basis or grid: give these settings a cache of their own"
                 )
+            compared = system.key in gains and attribute(path, "converged")
+            if compared and abs(gains[system.key] - attribute(path, "limit_gain")) > SAME_GAIN:
+                raise InputError(f"{path} has another gain than {settings.gains}: remove it, and it is computed again")
         else:
             start = time.perf_counter()
             failure = write(path, system, settings, gains)

@@ -1,4 +1,4 @@
-"""Molecules squeezed onto a few thousand points each, so that an epoch of fixed-density training takes a second.
+"""Molecules squeezed onto about a thousand points each, so that an epoch of fixed-density training takes a second.
 
 A functional depends on a few bounded variables (exchange, correlation) and nothing else.  The grid points of a
 molecule are therefore gathered into cells of these variables, and each cell is replaced by one point at its

@@ -26,6 +26,7 @@ Relative paths are those from the folder of the file.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ class Phase:
 
     kind   "fixed" or "self-consistent"; the latter knows Adam only
     adam   steps; rate: their learning rate, which falls along a cosine to last_rate times itself
-    lbfgs  iterations
+    lbfgs  iterations at most: chunks of fifty, each of which ends after 62 evaluations as well
     batch  rows of each kind, and references, of a self-consistent step
     """
 
@@ -95,13 +96,15 @@ class Phase:
 class Config:
     """All settings of a training run; see the fields of Data and Phase.
 
+    name       of the model, and of the folder of the run where the command gives none
     family, width, depth  of the functional; start: a model to begin with, from which they then come
     d4         functional whose published D4 damping belongs to the model: all energies get that D4; where empty, that
                of `start`, if it has one, and none where "none"
     losses     weight of each loss (mlxc.train.losses)
     precision  of the networks in the fixed-density phase: "single" is twice as fast and errs by 0.001 kcal/mol
     device     where these networks are evaluated: "cpu", or "cuda" and its like
-    patience   looks at the rows kept out without progress before a phase ends; 0: never
+    seed       of the first weights, the rows kept out, the samples of an ensemble and the order of batches
+    patience   judgements without progress before a phase ends, what it has of L-BFGS included; 0: never
     """
 
     name: str
@@ -136,8 +139,9 @@ def read_config(path: Path) -> Config:
     )
 
     def model(name: str | Path) -> str | Path:
-        # Absolute, since a shipped model may have the same name.
-        return (here / name).absolute() if name and (here / name).is_dir() else name
+        # Absolute, since a shipped model may have the same name; NAME-d4 is the model NAME.
+        folders = (here / name, here / re.sub("-d4$", "", str(name), flags=re.IGNORECASE))
+        return (here / name).absolute() if name and any(f.is_dir() for f in folders) else name
 
     return replace(config, data=replace(data, densities=model(data.densities)), start=model(config.start))
 
@@ -183,7 +187,7 @@ def plain(tree: Any) -> Any:
 
 def _check(config: Config, path: Path) -> None:
     """Raises InputError for values that are of the right type and make no sense."""
-    from mlxc.train.losses import LOSSES, OF_REFERENCES
+    from mlxc.train.losses import LOSSES, OF_CONDENSED, OF_REFERENCES
 
     def need(holds: bool, message: str) -> None:
         if not holds:
@@ -227,6 +231,8 @@ def _check(config: Config, path: Path) -> None:
         need(0 < phase.last_rate <= 1, f"last_rate = {phase.last_rate} is not above 0 and at most 1")
         need(phase.batch >= 1, f"batch = {phase.batch} is less than 1")
     need(bool(config.phase), "give at least one [[phase]]")
+    idle = sorted(losses.keys() & set(OF_CONDENSED))
+    need(not idle or "fixed" in kinds, f"{', '.join(idle)}: of densities that are fixed, and no phase has any")
     idle = sorted(losses.keys() & set(OF_REFERENCES))
     need(
         not idle or bool(data.references and "self-consistent" in kinds),

@@ -148,9 +148,14 @@ def _has_exact_energy(system: System) -> bool:
 
 
 def kept_out(systems: dict[str, System], inside: list[Reaction], outside: list[Reaction]) -> set[str]:
-    """Graphs of the rows kept out that no row to train on has."""
-    inner, outer = ({systems[i].graph_key for r in rows for i in r.stoichiometry} for rows in (inside, outside))
-    return outer - inner
+    """Graphs of the rows kept out that no row to train on has, but of those alone that `may_stay_out`."""
+    inner, outer = ({systems[i] for r in rows for i in r.stoichiometry} for rows in (inside, outside))
+    return {s.graph_key for s in outer if may_stay_out(s)} - {s.graph_key for s in inner}
+
+
+def may_stay_out(system: System) -> bool:
+    """Whether training can do without a species: not without atoms, which are in most rows, and METALS."""
+    return len(system.symbols) > 1 and METALS.isdisjoint(system.symbols)
 
 
 def _beside(name: str, references: dict[str, Reference]) -> dict[str, Reference]:
@@ -205,6 +210,11 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     if missing := sorted(name for name, found in called.items() if not found):
         raise InputError(f"no reference is called {', '.join(missing)}")
     only = [k for found in called.values() for k in found]
+    if broken := sorted(k for k, r in references.items() if r.fractional and (not only or k in only)):
+        raise InputError(
+            f"{', '.join(broken)}: densities of fractional electrons are not trained on; name the others in `only`, "
+            "and take the losses fractional_charge and fractional_spin"
+        )
     if not inside and not references:
         raise InputError(
             "nothing to train on: give [data] a folder and sets of it, or references, or [losses] fractional_charge or "
@@ -235,12 +245,8 @@ def split(
 ) -> tuple[list[Reaction], list[Reaction]]:
     """Training and validation rows: one of so many molecular graphs is kept out of training.
 
-    Atoms occur in most rows and are always allowed, as are METALS; a row with any kept-out molecule is for validation.
+    A row with any kept-out molecule is for validation; which are never kept out, `may_stay_out` says.
     """
-
-    def may_stay_out(system: System) -> bool:
-        return len(system.symbols) > 1 and METALS.isdisjoint(system.symbols)
-
     members = [systems[i] for r in reactions for i in r.stoichiometry]
     graphs = sorted({s.graph_key for s in members if may_stay_out(s)})
     out = set(random.Random(seed).sample(graphs, len(graphs) // one_of if one_of else 0))

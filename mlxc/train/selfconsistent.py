@@ -14,7 +14,7 @@ import torch
 from pyscf.data.nist import AU2DEBYE, HARTREE2EV
 from torch.nn.utils import parameters_to_vector
 
-from mlxc.errors import FAILURES, ConvergenceError
+from mlxc.errors import FAILURES, ConvergenceError, InputError
 from mlxc.neural import NeuralMetaGGA
 from mlxc.reference import Reference
 from mlxc.reference.benchmark import Reaction
@@ -156,6 +156,8 @@ class SelfConsistentPhase:
                     energy = carrying(float(mf.e_tot + self.gains[i]), energy_gradient(mf) if gradients else None)
                     energies = energies.index_add(0, torch.tensor([i]), energy)
                     known[i] = 1
+            except InputError:  # of the settings: no other species would fare better
+                raise
             except FAILURES as err:
                 failures[i] = str(err)
                 continue
@@ -203,11 +205,18 @@ class SelfConsistentPhase:
         for start in ([self.densities[i]] if i in self.densities else []) + [None]:
             mf = kohn_sham(self.data.species[i], self.functional, self.settings)
             mf.conv_tol, mf.conv_tol_grad = CONV_TOL, CONV_TOL_GRAD
-            mf = converge(mf, start)
+            try:
+                mf = converge(mf, start)
+            except InputError:  # of the settings: no other start would fare better
+                raise
+            except FAILURES as err:
+                why = repr(err)
+                continue
             if mf.converged and np.isfinite(mf.e_tot):
                 self.densities[i] = np.asarray(mf.make_rdm1())
                 return mf
-        raise ConvergenceError("the SCF did not converge")
+            why = "the SCF did not converge"
+        raise ConvergenceError(why)
 
     def memory(self) -> dict[str, Any]:
         """What a checkpoint has to hold: the densities that the next calculations start from."""
