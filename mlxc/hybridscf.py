@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pyscf import df, dft, lib, tdscf
+from pyscf import df, dft, gto, lib, tdscf
 from pyscf.df.addons import predefined_auxbasis
 from pyscf.scf import rohf, uhf
 
@@ -242,13 +243,13 @@ def need_unoccupied(mf: Any, what: str) -> None:
 
 def use_local_hybrid(mf: Any, functional: Functional) -> Any:
     """Make an object of PySCF's own class use a local hybrid, which `check_molecular` allows it; returns it."""
-    refit(mf, auxiliary_basis(mf.mol))
+    refit(mf, auxiliary_basis)
     mf._numint = LocalHybridNumInt(functional, getattr(getattr(mf, "with_df", None), "auxbasis", None))
     return outermost(lib.set_class(mf, (LocalHybridSCF, type(mf))))
 
 
-def refit(mf: Any, auxbasis: Any) -> None:
-    """Give exact exchange an auxiliary basis in place of one that PySCF has chosen, maybe for the Coulomb part alone.
+def refit(mf: Any, auxbasis: Callable[[gto.Mole], Any]) -> None:
+    """Give exact exchange `auxbasis(mol)` in place of what PySCF has chosen, maybe for the Coulomb part alone.
 
     In a copy of `with_df`, which a copied object shares with its original.
     """
@@ -257,7 +258,7 @@ def refit(mf: Any, auxbasis: Any) -> None:
         return
     if fitted.auxbasis in (None, *(predefined_auxbasis(mf.mol, mf.mol.basis, xc) for xc in ("pbe", mf.xc))):
         mf.with_df = copy.copy(fitted)
-        mf.with_df.auxbasis = auxbasis
+        mf.with_df.auxbasis = auxbasis(mf.mol)
         mf.with_df.reset()
 
 

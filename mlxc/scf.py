@@ -56,7 +56,7 @@ def attach(mf: Any, xc: str | Functional = "default") -> Any:
         if functional is not None:
             ni.to_gpu = cpu_only
         elif libxc.is_hybrid_xc(xc):
-            refit(mf, predefined_auxbasis(mf.mol, mf.mol.basis, xc))
+            refit(mf, lambda mol: predefined_auxbasis(mol, mol.basis, xc))
         mf._numint = ni
     mf.converged, mf.scf_summary = False, {}  # PySCF would take a former functional's dispersion energy from there
     mf.xc = xc if functional is None else Label(functional.name)
