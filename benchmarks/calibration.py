@@ -27,11 +27,18 @@ SHARE = 0.6827
 
 def unseen(report: Path, sha256: str) -> dict[str, np.ndarray]:
     """Sizes of the errors and spreads of the rows of each set, (2, rows) kcal/mol."""
-    (part,) = [f for f in json.loads(report.read_text())["functionals"] if f.get("sha256") == sha256]
+    parts = [f for f in json.loads(report.read_text())["functionals"] if f.get("sha256") == sha256]
+    if len(parts) != 1:
+        raise SystemExit(f"{report} has {len(parts)} functionals with these weights: one is needed, of the same D4")
+    (part,) = parts
     rows = [r for r in part["reactions"] if r["role"] == "dev" and r["group"] == r["set"] and "spread_kcal" in r]
     found: dict[str, list[tuple[float, float]]] = {}
     for r in rows:
         found.setdefault(r["set"], []).append((abs(r["error_kcal"]), r["spread_kcal"]))
+    if len(found) < 2:
+        raise SystemExit(
+            f"{report} has dev rows of {len(found)} sets with a spread: two are needed, of a model with members"
+        )
     return {name: np.array(found[name]).T for name in sorted(found)}
 
 

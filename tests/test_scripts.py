@@ -65,6 +65,32 @@ def test_a_scale_is_found_where_it_is_known(script):
     assert found == pytest.approx(3.0, rel=0.03)
 
 
+def test_a_scale_needs_sets_of_one_model(script, tmp_path):
+    """A report without the model, with it twice (with and without D4), or with one set of rows that can be used."""
+    unseen, report = script("calibration")["unseen"], tmp_path / "report.json"
+
+    def reported(*functionals):
+        report.write_text(json.dumps({"functionals": functionals}))
+        return report
+
+    def part(*sets):
+        row = {"role": "dev", "error_kcal": -1.5, "spread_kcal": 0.5}
+        return {"sha256": "a", "reactions": [row | {"set": s, "group": s} for s in sets]}
+
+    for parts, why in (
+        ([part("S22", "RG18") | {"sha256": "b"}], "0 functionals"),
+        ([part("S22", "RG18")] * 2, "2 functionals"),
+        ([part("S22")], "1 sets"),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            unseen(reported(*parts), "a")
+    found = unseen(reported(part("S22", "RG18", "S22")), "a")
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "RG18": [[1.5], [0.5]],
+        "S22": [[1.5] * 2, [0.5] * 2],
+    }
+
+
 def test_exponents_are_those_of_a_power_law(script):
     """Of molecules that are large enough, where there are three of them at least."""
     rows = [

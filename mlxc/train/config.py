@@ -26,7 +26,6 @@ Relative paths are those from the folder of the file.
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,9 +33,9 @@ from typing import Any
 
 import torch
 
+from mlxc import models
 from mlxc.errors import UNREADABLE, InputError
 from mlxc.extras import need
-from mlxc.models import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,9 @@ def read_config(path: Path) -> Config:
     )
 
     def model(name: str | Path) -> str | Path:
-        # Absolute, since a shipped model may have the same name; NAME-d4 is the model NAME.
-        folders = (here / name, here / re.sub("-d4$", "", str(name), flags=re.IGNORECASE))
-        return (here / name).absolute() if name and any(f.is_dir() for f in folders) else name
+        # Absolute, since a shipped model may have the same name.
+        folder = (here / name).absolute()
+        return folder if name and models.exists(folder) else name
 
     return replace(config, data=replace(data, densities=model(data.densities)), start=model(config.start))
 
@@ -196,7 +195,7 @@ def _check(config: Config, path: Path) -> None:
     def one_of(what: str, value: str, known: Any) -> None:
         need(value in known, f"{what} {value!r} is none of {', '.join(sorted(known))}")
 
-    one_of("family", config.family, FAMILIES)
+    one_of("family", config.family, models.FAMILIES)
     one_of("precision", config.precision, ("single", "double"))
     need(_is_there(config.device), f"there is no device {config.device!r} for torch here")
     for name in config.losses:
