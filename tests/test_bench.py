@@ -157,9 +157,9 @@ def test_a_model_is_known_by_its_weights(benchmark_folder, tmp_path, in_turn):
     run(benchmark_folder, tmp_path, "--elements", "H", xc=models.DEFAULT, basis="sto-3g")
     assert len(in_turn) == 2
     system = suite.load(benchmark_folder).systems["h"]
-    other = identity_of("mlxc-lh6") | {"sha256": "0" * 64}
+    other = identity_of("mlxc-lh7") | {"sha256": "0" * 64}
     with pytest.raises(InputError, match="same versions and models"):
-        compute(Species(system, "mlxc-lh6", other, PROTOCOLS["fast"]))
+        compute(Species(system, "mlxc-lh7", other, PROTOCOLS["fast"]))
 
 
 def test_what_breaks_off_is_tried_again(benchmark_folder, tmp_path, in_turn, monkeypatch, capsys):
@@ -359,7 +359,7 @@ def test_quantities():
             check(row(name, unit), water, ())
 
 
-@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh6"])
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh7"])
 def test_second_derivatives(mole, xc):
     mf = mlxc.KS(mole("H2", "6-31g"), xc)
     mf.grids.level = 3 if xc == "pbe0" else 1
@@ -426,10 +426,10 @@ def test_other_geometries_keep_a_broken_symmetry():
 
 
 def test_members_of_an_ensemble_say_how_sure_a_reaction_is(benchmark_folder, tmp_path, in_turn, monkeypatch):
-    members = [models.load("mlxc-lh6"), R2SCAN()]
+    members = [models.load("mlxc-lh7"), R2SCAN()]
     monkeypatch.setattr(models, "load_members", lambda name: members)
-    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh6")
-    scale = models.describe("mlxc-lh6")["uncertainty_scale"]
+    _, found = run(benchmark_folder, tmp_path, xc="mlxc-lh7")
+    scale = models.describe("mlxc-lh7")["uncertainty_scale"]
     kept = [json.loads(p.read_text()) for p in (tmp_path / "species").glob("*.json")]
     energies = {c["id"]: np.array(c["result"]["member_hartree"]) for c in kept}
     for row in found["functionals"][0]["reactions"]:
@@ -449,7 +449,7 @@ def test_only_shipped_references_are_those_that_models_are_trained_on(tmp_path):
 
 def test_models_of_one_name_are_told_apart(benchmark_folder, tmp_path, in_turn):
     folders = [
-        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga2", "mlxc-lh6")
+        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga2", "mlxc-lh7")
     ]
     for folder in folders:
         card = Path(folder) / "model.json"
@@ -497,7 +497,7 @@ def test_folders_that_cannot_be_written_are_refused(benchmark_folder, tmp_path, 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(benchmark_folder, tmp_path):
     """Killed in the middle, twice: the same report, bit for bit, and no species computed twice."""
-    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh6",
+    command = [sys.executable, "-m", "mlxc", "bench", "--data", str(benchmark_folder), "--xc", "pbe0,mlxc-lh7",
                "--protocol", "fast", "--jobs", "2", "--out"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, env=environment)

@@ -202,7 +202,7 @@ def test_our_own_faults_are_not_laid_on_pyscf():
         run_by_pyscf("pbe", ours=False),
     ):
         raise NotImplementedError
-    with pytest.raises(RuntimeError, match="shapes"), run_by_pyscf("mlxc-lh6", ours=True):
+    with pytest.raises(RuntimeError, match="shapes"), run_by_pyscf("mlxc-lh7", ours=True):
         raise RuntimeError("shapes")
 
 

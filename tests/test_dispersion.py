@@ -22,9 +22,9 @@ def mol():
 
 
 def test_dispersion_is_added_to_energy_and_gradient(mol):
-    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh6", "mlxc-lh6-d4"))
+    bare, mf = (mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10) for xc in ("mlxc-lh7", "mlxc-lh7-d4"))
     found = dftd4.DFTD4Dispersion(mol, xc="pbe0", atm=True).get_dispersion(grad=True)
-    assert str(mf.xc) == "mlxc-lh6-d4"
+    assert str(mf.xc) == "mlxc-lh7-d4"
     assert found["energy"] < -1e-5
     assert mf.e_tot - bare.e_tot == pytest.approx(float(found["energy"]), abs=1e-9)
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
@@ -52,14 +52,14 @@ def test_smearing_keeps_dispersion(monkeypatch):
         mf.grids.level = 1
         return mf.run(conv_tol=1e-11, conv_tol_grad=1e-7)
 
-    mf, bare = smeared("mlxc-lh6-d4"), smeared("mlxc-lh6")
+    mf, bare = smeared("mlxc-lh7-d4"), smeared("mlxc-lh7")
     assert ((mf.mo_occ > 0.2) & (mf.mo_occ < 1.8)).sum() == 2
     expected = d4_energy(mf.mol, "pbe0")
     assert expected < -1e-5
     for name in ("e_tot", "e_free", "e_zero"):
         assert getattr(mf, name) - getattr(bare, name) == pytest.approx(expected, abs=1e-8)
     force = gradient_method(mf).kernel()[1, 2]
-    free = [smeared("mlxc-lh6-d4", 2.5 + d).e_free for d in (1e-3, -1e-3)]
+    free = [smeared("mlxc-lh7-d4", 2.5 + d).e_free for d in (1e-3, -1e-3)]
     assert force == pytest.approx((free[0] - free[1]) / 2e-3 * BOHR, abs=2e-5)
 
 
@@ -81,7 +81,7 @@ def test_ghosts_have_no_dispersion():
     expected = d4_energy(lone, "pbe0")
     assert d4_energy(ghostly, "pbe0") == pytest.approx(expected, abs=1e-12)
     assert d4_energy(gto.M(atom=atoms, basis="def2-svp", verbose=0), "pbe0") < 2 * expected - 1e-5
-    mf, bare = (mlxc.KS(ghostly, xc).run(conv_tol=1e-10) for xc in ("mlxc-lh6-d4", "mlxc-lh6"))
+    mf, bare = (mlxc.KS(ghostly, xc).run(conv_tol=1e-10) for xc in ("mlxc-lh7-d4", "mlxc-lh7"))
     assert mf.e_tot - bare.e_tot == pytest.approx(expected, abs=1e-8)
     assert mf.mol is ghostly
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
@@ -118,7 +118,7 @@ def test_hartree_fock_does_not_take_dispersion_over(mol):
 def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over(mol):
     mf = mlxc.KS(mol)
     assert mf.disp == "d4:pbe0"
-    assert mlxc.attach(mf, "mlxc-lh6").disp is None
+    assert mlxc.attach(mf, "mlxc-lh7").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
     assert mlxc.attach(mf, "mlxc-mgga2").disp == "d4:pbe"
 
@@ -139,12 +139,12 @@ def test_functionals_have_the_parameters_of_their_own_names(mol, functional):
 
 
 def test_dispersion_can_be_taken_away(mol):
-    expected = mlxc.KS(mol, "mlxc-lh6").run().e_tot
-    assert mlxc.KS(mol, "mlxc-lh6-d4").set(disp=None).run().e_tot == pytest.approx(expected, abs=1e-8)
+    expected = mlxc.KS(mol, "mlxc-lh7").run().e_tot
+    assert mlxc.KS(mol, "mlxc-lh7-d4").set(disp=None).run().e_tot == pytest.approx(expected, abs=1e-8)
 
 
 def test_results_with_and_without_dispersion_are_kept_apart():
-    assert identity_of("mlxc-lh6") != identity_of("mlxc-lh6-d4") == identity_of("default")
+    assert identity_of("mlxc-lh7") != identity_of("mlxc-lh7-d4") == identity_of("default")
 
 
 def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol, tmp_path, monkeypatch):
@@ -153,4 +153,4 @@ def test_a_model_without_parameters_or_a_machine_without_the_library_says_so(mol
         mlxc.KS(mol, f"{tmp_path}-d4")
     monkeypatch.setattr("mlxc.dispersion.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pyscf-dispersion"):
-        mlxc.KS(mol, "mlxc-lh6-d4")
+        mlxc.KS(mol, "mlxc-lh7-d4")

@@ -1,5 +1,6 @@
 """What README, the pages and the examples show runs: Python in a smaller basis; commands are those that there are."""
 
+import argparse
 import json
 import logging
 import re
@@ -12,6 +13,7 @@ import yaml
 from pyscf.dft import gen_grid
 
 from mlxc import cli
+from mlxc.run import run
 from mlxc.train.config import read_config
 from mlxc.version import __version__
 
@@ -74,7 +76,7 @@ def coarse(monkeypatch, tmp_path):
 def test_pages_are_found():
     """The patterns above find what is known to be there."""
     assert len(blocks(ROOT / "README.md", "python")) > 2
-    assert ["models", "mlxc-lh6"] in commands(ROOT / "README.md")
+    assert ["models", "mlxc-lh7"] in commands(ROOT / "README.md")
     assert len(EXAMPLES) > 5
     for page in PAGES:  # commands in a block without its language would not be looked at
         assert not re.search(r"^(    |```\n)(mlxc|torchrun) ", page.read_text(), re.MULTILINE), page
@@ -94,6 +96,30 @@ def test_commands_are_there(page):
     """Argparse ends the process where a command or an option is not."""
     for arguments in commands(page):
         assert callable(cli._parser().parse_args(cli.completed(arguments)).action)
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """All that begin with two hyphens, those of commands and of commands within them."""
+    found = {o for a in parser._actions for o in a.option_strings if o.startswith("--")}
+    within = [a.choices.values() for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return found.union(*(options(p) for parsers in within for p in parsers))
+
+
+def test_every_option_is_on_a_page():
+    found, pages = options(cli._parser()) - {"--help"}, "\n".join(page.read_text() for page in PAGES)
+    assert {"--json", "--again", "--distances"} < found
+    assert not {o for o in found if not re.search(rf"(?<![\w-]){o}(?![\w-])", pages)}
+
+
+def test_every_key_of_a_run_is_on_a_page(coarse):
+    """And no other: with a model that has all that a model can have, and every task."""
+    table = (ROOT / "docs" / "commands.md").read_text().split("| key |")[1].split("\n## ")[0]
+    documented = {k for line in table.splitlines() for k in re.findall(r"`(\w+)`", line.split("|")[1])}
+    Path("h2.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
+    keys = {"reason"}  # of a run that broke off: tests/test_cli.py
+    for task in ("gradient", "optimize", "frequencies", "excitations"):
+        keys |= run(Path("h2.xyz"), xc="mlxc-mgga2", basis="6-31g", task=task, states=1).keys()
+    assert keys == documented
 
 
 @pytest.mark.parametrize("page", with_blocks("toml"), ids=name_of)

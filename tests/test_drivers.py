@@ -16,7 +16,7 @@ from mlxc.geometry import gradient_method
 from mlxc.optimization import optimize
 from mlxc.scf import second_order
 
-XC = ("mlxc-lh6-d4", "mlxc-mgga2")
+XC = ("mlxc-lh7-d4", "mlxc-mgga2")
 
 
 def h2(xc, length):

@@ -152,7 +152,7 @@ def test_instabilities_are_followed_down():
     assert lower.attempts[-1].cycles > 0
 
 
-@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh6"])
+@pytest.mark.parametrize("xc", ["pbe0", "mlxc-lh7"])
 def test_symmetry_breaks_only_where_it_may(stretched, xc):
     solution = climb(starting(stretched, xc))
     kept, broken = settled(solution), settled(solution, broken_symmetry=True)

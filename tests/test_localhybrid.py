@@ -70,7 +70,7 @@ def one_electron(name, functional, newton=False):
 def test_one_electron_has_no_self_interaction(name, shaken_hybrid):
     # Random weights may place unoccupied orbitals below the occupied one: a solver that fills by energy would leave it.
     assert abs(one_electron(name, shaken_hybrid, newton=True)) < 1e-5
-    assert abs(one_electron(name, mlxc.load("mlxc-lh6"))) < 1e-5
+    assert abs(one_electron(name, mlxc.load("mlxc-lh7"))) < 1e-5
 
 
 def test_one_electron_test_finds_self_interaction():

@@ -24,12 +24,13 @@ from mlxc.constraints.fractional import FRACTIONAL_CHARGE, FRACTIONAL_SPIN, frac
 from mlxc.errors import InputError, ModelFileError
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 from mlxc.reference import write
-from mlxc.reference.benchmark import Reaction, make_system
+from mlxc.reference.benchmark import Reaction, make_system, system_of
 from mlxc.reference.build import build_system
 from mlxc.reference.recipe import Task
-from mlxc.train import checkpoint, loop, losses, selfconsistent
+from mlxc.train import checkpoint, compress, loop, losses, selfconsistent
 from mlxc.train.config import Config, Data, Phase, read_config
 from mlxc.train.dataset import Dataset, training_set
+from mlxc.train.densities import FixedDensities
 from mlxc.train.loop import new_functional
 from mlxc.train.losses import LOSSES, Rows, State
 from mlxc.train.objective import Objective
@@ -132,12 +133,12 @@ def test_training_improves_and_ships_a_model(folder, tmp_path, family, one_threa
     assert functional.name == "tiny"
     assert type(functional) is models.FAMILIES[family]
     log = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
-    assert [(r["kind"], r["step"]) for r in log[:2] + log[-2:]] == [
-        ("fixed", "0"), ("fixed", "4"), ("self-consistent", "0"), ("self-consistent", "3")
+    assert [(r["kind"], r["step"]) for r in log[:3] + log[-2:]] == [
+        ("fixed", "0"), ("fixed", "3"), ("fixed", "4"), ("self-consistent", "0"), ("self-consistent", "3")
     ]  # fmt: skip
     judged = [float(r["judgement"]) for r in log]
     assert min(judged) < 0.99 * judged[0]
-    assert float(log[1]["reactions"]) < 0.1
+    assert float(log[2]["reactions"]) < 0.1
     assert float(log[-1]["MAE W4-17"]) > 0
 
 
@@ -197,6 +198,27 @@ def test_a_run_that_was_stopped_before_its_first_step_resumes(folder, tmp_path, 
     assert len(list((tmp_path / "stopped" / "cache").glob("*.h5"))) == 1
     train(path, tmp_path / "stopped", resume=True)
     assert models.sha256(tmp_path / "stopped") == models.sha256(train(path, tmp_path / "whole"))
+
+
+def test_adam_is_judged_on_the_grid(folder, tmp_path, one_thread, monkeypatch):
+    """Not by what condensed points make of it, whose errors Adam would be praised for."""
+    monkeypatch.setitem(loop.LOOK, "fixed", 2)
+    monkeypatch.setattr(compress, "CELLS", (40, 40))
+    text = fixed_only(configured(folder).read_text()).replace("lbfgs = 100\n", "").replace("adam = 3", "adam = 5")
+    path, out, real = folder / "adam.toml", tmp_path / "model", Objective.judge
+    path.write_text('precision = "double"\n' + text)
+    species = training_set(read_config(path).data, 0, []).species
+    off = []
+
+    def judge(self, state):
+        exact = FixedDensities(species, out / "cache").full_grid(state.functional)
+        off.append(float((state.energies - exact).detach().abs().max()))
+        return real(self, state)
+
+    monkeypatch.setattr(Objective, "judge", judge)
+    train(path, out)
+    assert len(off) == 4  # before the first step, after 2, 4 and 5
+    assert max(off) < 1e-10
 
 
 def test_a_phase_that_does_harm_changes_nothing(folder, tmp_path, one_thread):
@@ -581,6 +603,17 @@ def test_references_of_two_files_stand_beside_each_other(folder, tmp_path, refer
         training_set(Data(references=[tmp_path / "more.h5", tmp_path / "other" / "more.h5"]), 0, ["density"])
 
 
+def test_references_that_are_not_there_to_train_on(references, tmp_path):
+    """Those of molecules that are kept out are counted; those that lack a density and are asked for are refused."""
+    water = system_of(references["H2O"])
+    row = Reaction("W4-17", "water", {water.id: 1}, 0.0, "train")
+    data = Dataset({water.id: water}, [], [row], references={f"file/{k}": r for k, r in references.items()})
+    assert ([t.reference.name for t in data.targets], data.spared) == (["OH", "OH+"], 2)  # water and its cation
+    write(tmp_path / "bare.h5", [replace(references["OH"], dm1=None)], "an energy alone")
+    with pytest.raises(InputError, match="no density of it"):
+        training_set(Data(references=[tmp_path / "bare.h5"], only=["OH"]), 0, ["density"])
+
+
 def test_faulty_rows_are_refused(folder, tmp_path):
     shutil.copytree(folder / "bench", tmp_path / "bench")
     rows = [json.loads(x) for x in (folder / "bench" / "reactions.jsonl").read_text().splitlines()]
@@ -731,7 +764,7 @@ def test_penalties_find_who_violates_them(name, monkeypatch):
     assert bad > 0.02
 
 
-@pytest.mark.parametrize("hybrid", ["t-lmf", "mlxc-lh6"])
+@pytest.mark.parametrize("hybrid", ["t-lmf", "mlxc-lh7"])
 def test_the_potential_tail_is_that_of_the_operator(hybrid):
     """c of -c / r against matrix elements of V_xc between the orbital of He and a narrow function far out."""
     from pyscf import gto

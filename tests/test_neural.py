@@ -148,4 +148,4 @@ def test_scf_converges_in_a_diffuse_basis(any_model, mole, name):
 
 
 def test_scf_of_an_atom_with_degenerate_orbitals_converges(mole):
-    assert mlxc.KS(mole("O", "def2-tzvp"), "mlxc-lh6").run().converged
+    assert mlxc.KS(mole("O", "def2-tzvp"), "mlxc-lh7").run().converged

@@ -91,7 +91,7 @@ def test_errors_come_through(threads):
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
 def test_neither_threads_nor_memory_change_the_result(name, n, max_memory, mole, threads):
     """Against one thread with much memory; 1 MB leaves everything on disk."""
-    mf = mlxc.KS(mole(name), "mlxc-lh6")
+    mf = mlxc.KS(mole(name), "mlxc-lh7")
     mf.grids.level = 0
     dm = mf.get_init_guess()
     results = []

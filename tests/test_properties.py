@@ -22,7 +22,7 @@ def dipole_in_field(mf, field):
 
 
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-lh6", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-lh7", "mlxc-mgga2"])
 def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
     mf = mlxc.KS(mole(name), IsoOrbitalHybrid() if xc == "t-lmf" else xc).density_fit()
     mf.grids.level = 1

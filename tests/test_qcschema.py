@@ -61,7 +61,7 @@ def test_gradient_with_all_that_belongs_to_it(mf):
     assert result.provenance.creator == "mlxc"
     assert result.provenance.version == mlxc.__version__
     extras = result.extras["mlxc"]
-    assert extras["model"] == "mlxc-lh6-d4"
+    assert extras["model"] == "mlxc-lh7-d4"
     assert extras["model_sha256"] == mlxc.models.sha256("default")
     assert np.allclose(extras["ensemble_energies_hartree"], mlxc.ensemble_energies(mf), atol=1e-7)
     assert extras["energy_uncertainty_kcal"] > 0

@@ -300,7 +300,7 @@ def test_a_killed_build_of_references_is_gone_on_from(place, how):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_benchmark_is_gone_on_from(place, how):
-    words = ["bench", "--data", "data", "--xc", "mlxc-lh6", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
+    words = ["bench", "--data", "data", "--xc", "mlxc-lh7", "--protocol", "fast", "--jobs", "2", "--out", "bench"]
     kill_the_parent(words, place, "bench/species/*.json", how)
     files = {p: p.stat().st_mtime_ns for p in (place / "bench").glob("species/*.json")}
     assert started(words, place).wait(300) == 0
@@ -348,7 +348,7 @@ def members(session):
     return found
 
 
-@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga2", "H2O"), ("mlxc-lh6", "CH3")])
+@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga2", "H2O"), ("mlxc-lh7", "CH3")])
 def test_threads_change_no_energy(mole, xc, name):
     energies = []
     for threads in (1, 2):

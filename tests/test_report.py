@@ -148,6 +148,26 @@ def test_figures_show_the_errors():
     assert [bar.get_width() for bar in drawn["Times"].axes[0].patches] == [1.0, 0.0]
 
 
+def test_figures_show_the_errors_of_properties():
+    """One panel for each quantity of each set, one bar for each functional, and no more panels than these."""
+    systems = {"a": make_system("a", 0, 2, ("H",), [(0.0, 0.0, 0.0)])}
+    wanted = [
+        Property(s, "a", "polarizability", value, "bohr^3")
+        for s, value in zip("pqrs", (4.0, 4.5, 5.0, 6.0), strict=True)
+    ]
+    result = {"converged": True, "rung": "diis", "faults": [], "energy_hartree": 0.0}
+    functionals = [
+        {"name": name, "xc": name}
+        | judged(Suite("any", systems, [], wanted, {}), {"a": result | {"polarizability": found}}, name)
+        for name, found in (("first", 4.5), ("second", 5.5))
+    ]
+    drawn = dict(figures(MADE_UP | {"functionals": functionals}, {"first": {}, "second": {}}))["Errors of properties"]
+    shown = [axes for axes in drawn.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [f"{s}, polarizability" for s in "pqrs"]
+    lengths = [[bar.get_width() for bar in axes.patches] for axes in shown]
+    assert lengths == [[0.5, 1.5], [0.0, 1.0], [0.5, 0.5], [1.5, 0.5]]
+
+
 def test_the_page_has_the_ten_worst_in_their_order():
     systems = {"a": make_system("a", 0, 2, ("H",), [(0.0, 0.0, 0.0)])}
     rows = [Reaction("x", f"row {k}", {"a": 1}, (-1.0) ** k * k, "dev") for k in range(12)]

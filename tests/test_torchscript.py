@@ -147,7 +147,7 @@ def test_what_is_not_exported(tmp_path):
     d4 = R2SCAN()
     d4.disp = "d4:r2scan"
     for functional, reason in (
-        (mlxc.load("mlxc-lh6"), "local hybrid"),
+        (mlxc.load("mlxc-lh7"), "local hybrid"),
         (d4, "D3 only"),
         (LibxcFunctional("pbe"), "torch cannot record it"),
         (Detour(), "more than torch can record"),
@@ -251,6 +251,6 @@ def test_command_line(tmp_path, refused, capsys):
     assert main(["models", f"{path}@{sha256}"]) == 0
     capsys.readouterr()
     assert sha256 in refused(*run, path)
-    assert "local hybrid" in refused("models", "mlxc-lh6", "--export", tmp_path / "lh.fun")
+    assert "local hybrid" in refused("models", "mlxc-lh7", "--export", tmp_path / "lh.fun")
     assert "libxc" in refused("models", "pbe0", "--export", tmp_path / "pbe0.fun")
     assert not (tmp_path / "lh.fun").exists()

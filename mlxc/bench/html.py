@@ -52,12 +52,34 @@ def figures(report: Report, times: Times) -> Iterable[tuple[str, Any]]:
             axes.set(xlabel="error / kcal/mol (the outermost bins have all beyond)", ylabel="reactions")
             axes.legend(fontsize="small")
             yield "Distribution of errors", figure
+    if quantities := functionals[0]["summary"]["properties"]:
+        yield "Errors of properties", _panels(quantities, functionals)
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.subplots()
     axes.barh(names, [sum(times[f["xc"]].values()) / 60 for f in functionals])
     axes.invert_yaxis()
     axes.set_xlabel("time of all calculations / min")
     yield "Times", figure
+
+
+def _panels(quantities: list[dict[str, Any]], functionals: list[dict[str, Any]]) -> Any:
+    """A figure of the mean absolute errors of properties: each in its own unit, side by side."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(quantities))
+    lines = -(-len(quantities) // columns)
+    figure = Figure(figsize=(9, lines * (0.9 + 0.2 * len(functionals))), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for i, (axes, quantity) in enumerate(zip(panels, quantities, strict=False)):
+        maes = [f["summary"]["properties"][i].get("mae", np.nan) for f in functionals]
+        axes.barh([f["name"] for f in functionals], maes)
+        axes.invert_yaxis()
+        axes.tick_params(labelsize="x-small")
+        axes.set_title(f"{quantity['set']}, {quantity['quantity']}", fontsize="small")
+        axes.set_xlabel(f"MAE / {quantity['unit']}", fontsize="x-small")
+    for axes in panels[len(quantities) :]:
+        axes.set_axis_off()
+    return figure
 
 
 def _largest(head: str, rows: Iterable[tuple[str, str, float, float, str]]) -> str:

@@ -28,7 +28,7 @@ from mlxc.functional import Functional
 from mlxc.localhybrid import FIXED_FORMS
 from mlxc.neural import NeuralLocalHybrid, NeuralMetaGGA
 
-DEFAULT = "mlxc-lh6-d4"
+DEFAULT = "mlxc-lh7-d4"
 FORMAT = 1
 FAMILIES: dict[str, type[NeuralMetaGGA]] = {"neural-mgga": NeuralMetaGGA, "neural-local-hybrid": NeuralLocalHybrid}
 _HERE = Path(__file__).parent

@@ -59,6 +59,7 @@ class Dataset:
     inside   rows to train on; outside: rows kept out
     weights  of the sets of reactions
     targets  references to train on, `only` some of them where that is given, and none of a graph that is kept out
+    spared   number of references that a graph kept out has cost
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Dataset:
         self.weights = {r.set: 1.0 for r in inside} if weights is None else weights
         out = kept_out(systems, inside, self.outside)
         references = references or {}
-        made = {k: system_of(r) for k, r in references.items() if r.dm1 is not None and (not only or k in only)}
-        made = {k: s for k, s in made.items() if s.graph_key not in out}
+        asked = {k: system_of(r) for k, r in references.items() if r.dm1 is not None and (not only or k in only)}
+        made = {k: s for k, s in asked.items() if s.graph_key not in out}
         members = [systems[i] for r in (*inside, *self.outside) for i in r.stoichiometry]
         unique = {s.key: s for s in (*made.values(), *members)}
         self.species = [unique[k] for k in sorted(unique)]
@@ -89,6 +90,7 @@ class Dataset:
             )
             for k, s in made.items()
         ]
+        self.spared = len(asked) - len(made)
 
     def identity(self) -> list[Any]:
         """What makes this data set what it is, for JSON."""
@@ -210,6 +212,8 @@ def training_set(settings: Data, seed: int, losses: Iterable[str]) -> Dataset:
     if missing := sorted(name for name, found in called.items() if not found):
         raise InputError(f"no reference is called {', '.join(missing)}")
     only = [k for found in called.values() for k in found]
+    if bare := sorted(k for k in only if references[k].dm1 is None):
+        raise InputError(f"{', '.join(bare)}: the file has no density of it, and `only` names those to train on")
     if broken := sorted(k for k, r in references.items() if r.fractional and (not only or k in only)):
         raise InputError(
             f"{', '.join(broken)}: densities of fractional electrons are not trained on; name the others in `only`, "

@@ -35,8 +35,9 @@ from mlxc.train.ranks import Ranks
 from mlxc.train.selfconsistent import SelfConsistentPhase
 from mlxc.version import commit
 
-#: Steps of Adam between two looks at the rows that are kept out.
-LOOK = 10
+#: Steps of Adam between two looks at the rows that are kept out: a look at all grid points costs as much as many steps
+#: at fixed densities.
+LOOK = {"fixed": 50, "self-consistent": 10}
 
 Work = FixedPhase | SelfConsistentPhase
 
@@ -118,11 +119,7 @@ class Trainer:
         optimizer: Any = None
         first, started = self.at.step, time.perf_counter()
         if not first:
-            if isinstance(work, FixedPhase):
-                work.refresh()
             self._look(work, phase, {}, math.nan)
-            if isinstance(work, FixedPhase) and phase.adam:
-                work.forget()
         for step in range(first, steps):
             if self._finished(phase):
                 break
@@ -134,13 +131,11 @@ class Trainer:
                 work.remember(state["memory"])
                 state = None
             lbfgs = step >= phase.adam
-            if isinstance(work, FixedPhase) and lbfgs and step and step in (first, phase.adam):
+            if isinstance(work, FixedPhase) and lbfgs and step and step == first:
                 work.refresh()
             losses = self._step(work, phase, optimizer, step)
-            if isinstance(work, FixedPhase) and lbfgs:
-                work.refresh()
             self.at.step, self.at.total = step + 1, self.at.total + 1
-            if self.at.step == steps or step >= phase.adam or self.at.step % LOOK == 0:
+            if self.at.step in (steps, phase.adam) or lbfgs or self.at.step % LOOK[phase.kind] == 0:
                 left = (time.perf_counter() - started) / (self.at.step - first) * (steps - self.at.step)
                 self._look(work, phase, losses, left)
             self._save({"optimizer": optimizer.state_dict(), "memory": work.memory()})
@@ -216,6 +211,8 @@ class Trainer:
 
     def _look(self, work: Work, phase: Phase, losses: dict[str, float], left: float) -> None:
         """Judge the present parameters, keep the best, and write a line; `left`: seconds until the phase ends."""
+        if isinstance(work, FixedPhase):
+            work.refresh()
         judgement, maes = self.objective.judge(work.look())
         self._count_failures(work)
         if judgement < self.at.best:
@@ -223,6 +220,8 @@ class Trainer:
             self.best_state = copy.deepcopy(self.functional.state_dict())
         else:
             self.at.stale += 1
+        if isinstance(work, FixedPhase) and self.at.step < phase.adam:
+            work.forget()
         row = {"phase": self.at.phase + 1, "kind": phase.kind, "step": self.at.step, "objective": sum(losses.values())}
         row |= {"judgement": judgement[1], "scf_failures": self.at.failures, **losses}
         self.log.append(row | {f"MAE {s}": m for s, m in maes.items()})

@@ -98,7 +98,8 @@ def _train_one(config: Config, out: Path, resume: bool, known: dict[str, Any] | 
     trainer = Trainer(config, data, out, lambda line: print(line, flush=True))
     trainer.report(
         f"{len(data.inside)} rows and {len(data.targets)} references to train on ({sum(t.turns for t in data.targets)} "
-        f"can turn: without density losses), {len(data.outside)} rows kept out; {len(data.species)} species"
+        f"can turn: without density losses), {len(data.outside)} rows and {data.spared} references kept out; "
+        f"{len(data.species)} species"
     )
     functional = trainer.run(trainer.resume() if resume else None)
     if trainer.ranks.first:
