@@ -10,6 +10,7 @@ import pytest
 from mlxc import models
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.bench.species import Species, compute, identity_of
+from mlxc.constraints.report import table
 from mlxc.reference import shipped
 from mlxc.reference.benchmark import system_of
 
@@ -29,6 +30,13 @@ def test_record_is_of_a_shipped_model(path):
     hashes = {h for h in (record.get("model_sha256"), *record.get("models", {}).values(), *of_parts) if h}
     assert hashes <= {models.describe(name)["sha256"] for name in models.names()}
     assert hashes or path.stem in OF_NO_MODEL
+
+
+def test_conditions_of_the_page_are_those_of_the_record():
+    record = json.loads((BENCHMARKS / "results" / "constraints.json").read_text())
+    names = [c["name"] for c in record["conditions"]]
+    assert all([o["name"] for o in f["outcomes"]] == names for f in record["functionals"])
+    assert table(record).strip() in (BENCHMARKS.parent / "docs" / "constraints.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["H2", "HF"])

@@ -53,7 +53,10 @@ class FixedPhase:
         base[self.mine] = self.base[self.mine]
         return State(self.functional, energies + base, self.known, {}, self.condensed, size)
 
-    look = observe
+    def look(self) -> State:
+        """What all grid points say; `observe` then agrees with them near the present parameters."""
+        self.refresh()
+        return self.observe()
 
     def refresh(self) -> None:
         """Take from all grid points what condensing leaves out of the energies near the present parameters.

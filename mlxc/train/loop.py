@@ -211,8 +211,6 @@ class Trainer:
 
     def _look(self, work: Work, phase: Phase, losses: dict[str, float], left: float) -> None:
         """Judge the present parameters, keep the best, and write a line; `left`: seconds until the phase ends."""
-        if isinstance(work, FixedPhase):
-            work.refresh()
         judgement, maes = self.objective.judge(work.look())
         self._count_failures(work)
         if judgement < self.at.best:
