@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from pyscf import df, gto, lib
+from pyscf.lib.exceptions import BasisNotFoundError
 
 from mlxc.errors import InputError
 from mlxc.pairs import FittedPairs
@@ -92,17 +93,24 @@ def occupied_fock(columns: np.ndarray, local: np.ndarray, overlap: np.ndarray) -
 
 
 def auxiliary_basis(mol: gto.Mole) -> dict:
-    """PySCF's default auxiliary basis for exchange, but for H and He an even-tempered one.
+    """PySCF's default auxiliary basis for exchange, but for H and He an even-tempered one up to its highest momentum.
 
-    The s functions of their JK-fit sets leave errors of 5e-5 Eh in the exchange energy of one electron.  Ghost atoms
-    have the functions of the atoms that they stand for.
+    The s functions of their JK-fit sets leave errors of 5e-5 Eh in the exchange energy of one electron.  An
+    even-tempered set has the momenta of products on one atom alone: for H with nothing but s functions (6-31G*) it
+    lacks the p and d functions that products with other atoms need, and errs by 1e-3 Eh.  Ghost atoms have the
+    functions of the atoms that they stand for.
     """
     basis = df.make_auxbasis(mol)
-    for label, functions in mol._basis.items():
-        symbol = label.removeprefix("GHOST-").removeprefix("X-")
+    for label in basis.keys() & mol._basis.keys():  # the latter may have elements that the molecule has not
+        symbol, functions = label.removeprefix("GHOST-").removeprefix("X-"), mol._basis[label]
         if gto.charge(symbol) in (1, 2):
             atom = gto.M(atom=[(symbol, (0, 0, 0))], basis={symbol: functions}, spin=gto.charge(symbol) % 2, verbose=0)
-            basis[label] = df.aug_etb(atom, beta=2.0)[symbol]
+            own = df.aug_etb(atom, beta=2.0)[symbol]
+            try:
+                default = gto.format_basis({symbol: basis[label]})[symbol]
+            except BasisNotFoundError:  # of He in cc-pVQZ-jkfit, for one
+                default = []
+            basis[label] = own + [shell for shell in default if shell[0] > max(s[0] for s in own)]
     return basis
 
 

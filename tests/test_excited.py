@@ -37,9 +37,12 @@ def test_fewer_states_than_asked_for():
     assert len(found.energies_ev) == len(found.oscillator_strengths) == len(found.converged) < 30
 
 
-@pytest.mark.parametrize(("atom", "close"), [("H 0 0 0; H 0 0 0.74", 0.025), ("Be 0 0 0", 0.002)])  # Eh
+@pytest.mark.parametrize(("atom", "close"), [("H 0 0 0; H 0 0 0.74", 0.03), ("Be 0 0 0", 0.015)])  # Eh
 def test_triplets_of_the_default_are_near_those_of_two_calculations(atom, close):
-    """Training knows closed shells and open ones: what it does with a little polarisation shows here alone."""
+    """Training knows closed shells and open ones: what it does with a little polarisation shows here alone.
+
+    mlxc-lh5, trained without slopes in the spin polarisation, was off by 0.1 and 0.07 Eh.
+    """
     found = []
     for spin in (0, 2):
         mf = mlxc.KS(gto.M(atom=atom, basis="6-31g*", spin=spin, verbose=0)).density_fit()

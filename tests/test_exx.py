@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from pyscf import dft, gto, scf
+from pyscf import df, dft, gto, scf
 
 import mlxc
 from mlxc.errors import InputError
-from mlxc.exx import FittedExchange, auxiliary_basis, energy_density, factorize, occupied_fock
+from mlxc.exx import FittedExchange, auxiliary_basis, auxiliary_mole, energy_density, factorize, occupied_fock
 from mlxc.exx_analytic import AnalyticExchange
 
 SYSTEMS = {
@@ -133,6 +133,26 @@ def test_compressed_tables_serve_as_well(monkeypatch):
         for tables in (compressed, plain)
     )
     assert np.allclose(fock, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("basis", ["sto-3g", "6-31g*"])
+def test_hydrogen_needs_more_than_the_products_of_its_own_functions(basis):
+    """It has s functions alone here: products with those of another atom are of all momenta."""
+    mol = gto.M(atom="H 0 0 0; H 0 0 0.74", basis=basis, spin=2, verbose=0)
+    dm = scf.UHF(mol).run().make_rdm1()[0]
+    auxmol = auxiliary_mole(mol)
+    exact = np.einsum("ijkl,jk,il", mol.intor("int2e"), dm, dm)
+    three, two = df.incore.aux_e2(mol, auxmol), auxmol.intor("int2c2e")
+    half = np.einsum("ijP,jk->ikP", three, dm)
+    assert np.einsum("ikP,PQ,kiQ", half, np.linalg.pinv(two), half) == pytest.approx(exact, abs=5e-4)
+
+
+def test_elements_that_are_not_there():
+    """cc-pVQZ-JKfit has nothing for He, and a molecule's basis may have He where no atom is one."""
+    functions = {symbol: gto.basis.load("6-31g", symbol) for symbol in ("H", "He")}
+    assert auxiliary_mole(gto.M(atom="H 0 0 0; H 0 0 0.74", basis=functions, verbose=0)).nao > 0
+    mol = gto.M(atom="He 0 0 0; H 0 0 0.8", basis="cc-pvqz", charge=1, verbose=0)
+    assert auxiliary_mole(mol).nao > 2 * mol.nao
 
 
 def test_ghosts_have_the_functions_of_their_atoms():
