@@ -106,11 +106,12 @@ def auxiliary_basis(mol: gto.Mole) -> dict:
         if gto.charge(symbol) in (1, 2):
             atom = gto.M(atom=[(symbol, (0, 0, 0))], basis={symbol: functions}, spin=gto.charge(symbol) % 2, verbose=0)
             own = df.aug_etb(atom, beta=2.0)[symbol]
+            highest = max(shell[0] for shell in own)
             try:
                 default = gto.format_basis({symbol: basis[label]})[symbol]
             except BasisNotFoundError:  # of He in cc-pVQZ-jkfit, for one
                 default = []
-            basis[label] = own + [shell for shell in default if shell[0] > max(s[0] for s in own)]
+            basis[label] = own + [shell for shell in default if shell[0] > highest]
     return basis
 
 

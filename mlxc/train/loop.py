@@ -120,6 +120,8 @@ class Trainer:
         first, started = self.at.step, time.perf_counter()
         if not first:
             self._look(work, phase, {}, math.nan)
+        elif isinstance(work, FixedPhase) and first >= phase.adam:
+            work.refresh()  # what the look before the interruption had found
         for step in range(first, steps):
             if self._finished(phase):
                 break
@@ -131,8 +133,6 @@ class Trainer:
                 work.remember(state["memory"])
                 state = None
             lbfgs = step >= phase.adam
-            if isinstance(work, FixedPhase) and lbfgs and step and step == first:
-                work.refresh()
             losses = self._step(work, phase, optimizer, step)
             self.at.step, self.at.total = step + 1, self.at.total + 1
             if self.at.step in (steps, phase.adam) or lbfgs or self.at.step % LOOK[phase.kind] == 0:
