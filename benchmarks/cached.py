@@ -1,6 +1,6 @@
 """Errors of functionals at densities that training has cached, without an SCF.
 
-    python benchmarks/cached.py --data FOLDER --cache CACHE --xc mlxc-lh7-d4,mlxc-mgga2-d4 --sets W4-17 --least-heavy 5
+    python benchmarks/cached.py --data FOLDER --cache CACHE --xc mlxc-lh7-d4,mlxc-mgga3-d4 --sets W4-17 --least-heavy 5
 
 CACHE is the `cache` of `mlxc train`, or what `python -m mlxc.train.cache` has filled.  Rows all of whose species are
 there count, if one of them has so many heavy atoms.  Energies are r2SCAN's and what the functional changes them by.

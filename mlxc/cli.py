@@ -1,13 +1,14 @@
 """The command line: `mlxc run`, `mlxc bench`, `mlxc check`, `mlxc train`, `mlxc plot`, `mlxc models`, `mlxc reference`.
 
 Exit status: 0 done; 2 bad input, one line on standard error; 3 something did not converge or could not be worked out;
-130 interrupted.
+130 interrupted; 141 where nobody reads what it prints any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -265,7 +266,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(completed(sys.argv[1:] if argv is None else argv))
     try:
-        return args.action(args)
+        status = args.action(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `mlxc models NAME | head`: nobody reads on, and closing must not fail either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (MlxcError, OSError) as err:  # OSError: of the disk, where a library meets it: temporary files of integrals
         print(f"mlxc: error: {' '.join(str(err).split())}", file=sys.stderr)
         return 3 if isinstance(err, ConvergenceError) else 2

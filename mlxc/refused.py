@@ -49,7 +49,7 @@ def molecular_only(name: str, kind: str) -> str:
     """Why a local hybrid cannot be used in an object of this kind, and what can."""
     return (
         f"{name} is a local hybrid: it runs in molecular RKS, UKS and ROKS only; for {kind} take a semilocal model: "
-        'mlxc.attach(mf, "mlxc-mgga2-d4")'
+        'mlxc.attach(mf, "mlxc-mgga3-d4")'
     )
 
 

@@ -79,7 +79,7 @@ def export(functional: Functional, path: str | os.PathLike) -> str:
     if functional.exx_omega is not None:
         raise InputError(
             f"{name} is a local hybrid: it needs the exact-exchange energy density at every point, which is none of "
-            "the features that GauXC computes; export a semilocal one, for example mlxc-mgga2"
+            "the features that GauXC computes; export a semilocal one, for example mlxc-mgga3"
         )
     if functional.disp:
         raise InputError(

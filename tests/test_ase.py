@@ -56,7 +56,7 @@ def test_a_model_without_members_has_no_uncertainty():
         atoms.calc.get_property("energy_uncertainty", atoms)
 
 
-@pytest.mark.parametrize("xc", ["default", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["default", "mlxc-mgga3"])
 def test_forces_are_the_derivative_of_the_energy(xc):
     """Across calls, which start from one another's densities, and on a coarse grid, so that its motion counts."""
     atoms = hydroxyl()

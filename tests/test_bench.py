@@ -40,13 +40,13 @@ ROOT = Path(__file__).parents[1]
 def test_species_go_to_another_process_and_come_back(benchmark_folder, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Dask, about sockets left to the garbage collector
-        status, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-mgga2", basis="sto-3g")
+        status, found = run(benchmark_folder, tmp_path, "--elements", "H", xc="mlxc-mgga3", basis="sto-3g")
     assert status == 0
     (row,) = found["functionals"][0]["reactions"]
     assert row["converged"]
     bar = capsys.readouterr().err
     assert "100%" in bar
-    assert re.search(r"<00:00, 2 of 2: mlxc-mgga2: h2? is done", bar)
+    assert re.search(r"<00:00, 2 of 2: mlxc-mgga3: h2? is done", bar)
 
 
 def test_errors_are_those_of_pyscf(benchmark_folder, tmp_path, in_turn):
@@ -449,7 +449,7 @@ def test_only_shipped_references_are_those_that_models_are_trained_on(tmp_path):
 
 def test_models_of_one_name_are_told_apart(benchmark_folder, tmp_path, in_turn):
     folders = [
-        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga2", "mlxc-lh7")
+        str(shutil.copytree(ROOT / "mlxc" / "models" / model, tmp_path / model)) for model in ("mlxc-mgga3", "mlxc-lh7")
     ]
     for folder in folders:
         card = Path(folder) / "model.json"

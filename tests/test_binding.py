@@ -227,7 +227,7 @@ def test_a_lost_functional_is_never_silent(mole):
         mlxc.KS(mole("H2O", "sto-3g"), "")
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2", "pbe"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3", "pbe"])
 def test_no_functional_is_lost_on_the_way_to_a_gpu(xc, mole, monkeypatch):
     """gpu4pyscf, which a stand-in replaces here, would make a NumInt of its own, with libxc."""
     rks = ModuleType("gpu4pyscf.dft.rks")

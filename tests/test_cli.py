@@ -59,10 +59,10 @@ def test_energy_with_the_default_model(water, tmp_path, capsys):
 
 def test_density_fitting(water, tmp_path, capsys):
     out = tmp_path / "out.json"
-    arguments = ["run", str(water), "--basis", "def2-svp", "--xc", "mlxc-mgga2", "--charge", "1", "--json", str(out)]
+    arguments = ["run", str(water), "--basis", "def2-svp", "--xc", "mlxc-mgga3", "--charge", "1", "--json", str(out)]
     assert main([*arguments, "--density-fit"]) == 0
     result = json.loads(out.read_text())
-    mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga2").density_fit().run()
+    mf = mlxc.KS(make_mole(read_xyz(water), "def2-svp", 1, 1), "mlxc-mgga3").density_fit().run()
     assert result["density_fit"] is True
     assert result["energy_hartree"] == pytest.approx(mf.e_tot, abs=1e-7)
     assert result["dipole_debye"] == pytest.approx(mf.dip_moment(verbose=0), abs=1e-3)
@@ -89,7 +89,7 @@ except InputError:
 
 def test_extras_are_not_needed(water):
     """None stands for a package that is not there."""
-    command = ["run", str(water), "--xc", "mlxc-mgga2", "--basis", "sto-3g"]
+    command = ["run", str(water), "--xc", "mlxc-mgga3", "--basis", "sto-3g"]
     subprocess.run([sys.executable, "-c", BARE, *command], check=True, capture_output=True)
 
 
@@ -106,7 +106,7 @@ def test_what_ends_a_run(water, capsys, monkeypatch):
 
 
 def test_status_of_what_does_not_converge(h2, capsys, monkeypatch):
-    arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "mlxc-mgga2", "--task"]
+    arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "mlxc-mgga3", "--task"]
     monkeypatch.setattr("mlxc.run.optimize", lambda mf, step, transition: (mf.mol, False))
     assert main([*arguments, "optimize"]) == 3
     assert "NOT converged in 100 steps" in capsys.readouterr().out
@@ -361,6 +361,15 @@ def test_models_lists_and_describes(refused, capsys):
     assert json.loads(capsys.readouterr().out)["card"]["errors"]
     assert "no model" in refused("models", "absent")
     assert "no model.json" in refused("models", Path(__file__).parent)
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As `head` does: before the first line here."""
+    command = [sys.executable, "-m", "mlxc", "models", "default"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_no_traceback_in_a_real_process(tmp_path):

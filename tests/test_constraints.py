@@ -378,16 +378,16 @@ def test_a_check_is_reported_and_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         check, "CONDITIONS", (broken, CONDITIONS["uniform gas"], CONDITIONS["Lieb-Oxford at every point"])
     )
-    arguments = ["check", "pbe", "mlxc-mgga2", "hf", "--quick", "--out", str(tmp_path)]
+    arguments = ["check", "pbe", "mlxc-mgga3", "hf", "--quick", "--out", str(tmp_path)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("0.5 -", "1 of 3", "mlxc-mgga2"))
+    assert all(word in shown for word in ("0.5 -", "1 of 3", "mlxc-mgga3"))
     report = json.loads((tmp_path / "report.json").read_text())
     assert [o["status"] for o in report["functionals"][2]["outcomes"]] == ["fail", "fail", "not applicable"]
     page = (tmp_path / "report.html").read_text()
     assert all(word in page for word in ("a &lt; b", "<svg", "case &lt;1&gt;"))
     assert main(arguments) == 0
-    assert calls == ["pbe", "mlxc-mgga2", "hf"]
+    assert calls == ["pbe", "mlxc-mgga3", "hf"]
     # A part asked again keeps the rest, and a functional of which only that part is known has gaps.
     capsys.readouterr()
     assert main(["check", "pbe", "scan", "--only", "SPIN", "--quick", "--out", str(tmp_path)]) == 0

@@ -31,7 +31,7 @@ def test_dispersion_is_added_to_energy_and_gradient(mol):
     assert np.allclose(slopes[0] - slopes[1], found["gradient"], atol=1e-7)
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_d3_of_somebody_s_own_wish(mol, xc):
     mf = mlxc.KS(mol, xc).density_fit().set(disp="d3bj:pbe0").run(conv_tol=1e-10)
     bare = mlxc.KS(mol, xc).density_fit().run(conv_tol=1e-10)
@@ -87,7 +87,7 @@ def test_ghosts_have_no_dispersion():
     slopes = [x.nuc_grad_method().kernel() for x in (mf, bare)]
     assert np.allclose(*slopes, atol=1e-7)
     with pytest.raises(InputError, match="ghost"):  # PySCF's, which a semilocal functional is left with
-        mlxc.KS(ghostly, "mlxc-mgga2-d4")
+        mlxc.KS(ghostly, "mlxc-mgga3-d4")
 
 
 def test_gradients_of_some_atoms_have_their_dispersion(mol):
@@ -120,7 +120,7 @@ def test_the_default_has_dispersion_and_another_functional_does_not_take_it_over
     assert mf.disp == "d4:pbe0"
     assert mlxc.attach(mf, "mlxc-lh7").disp is None
     mf.disp = "d4:pbe"  # somebody's own wish stays
-    assert mlxc.attach(mf, "mlxc-mgga2").disp == "d4:pbe"
+    assert mlxc.attach(mf, "mlxc-mgga3").disp == "d4:pbe"
 
 
 def test_an_object_that_has_run_gets_the_dispersion_of_its_next_functional(mol):

@@ -16,7 +16,7 @@ from mlxc.geometry import gradient_method
 from mlxc.optimization import optimize
 from mlxc.scf import second_order
 
-XC = ("mlxc-lh7-d4", "mlxc-mgga2")
+XC = ("mlxc-lh7-d4", "mlxc-mgga3")
 
 
 def h2(xc, length):
@@ -52,7 +52,7 @@ def test_minimum(xc):
 
 def test_minimum_needs_converged_energies(monkeypatch):
     """Where DIIS fails on the way the second-order solver takes over; where that fails too, nothing goes on."""
-    start = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 1.05", basis="sto-3g", verbose=0), "mlxc-mgga2").density_fit()
+    start = mlxc.KS(gto.M(atom="H 0 0 0; F 0 0 1.05", basis="sto-3g", verbose=0), "mlxc-mgga3").density_fit()
     start.grids.level = 0
     usual = optimize(start)[0].atom_coords()
     start.max_cycle = 2

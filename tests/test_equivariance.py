@@ -18,7 +18,7 @@ SYMBOLS = ("O", "H", "H")
 COORDS = np.array([[0.1, 0.0, 0.2], [0.0, 1.43, 1.11], [0.3, -1.40, 1.20]])  # Bohr
 TURN = Rotation.from_euler("xyz", [0.3, 1.1, 2.0]).as_matrix()
 UNTURNED = np.eye(3)
-XC = ("mlxc-lh7-d4", "mlxc-mgga2")
+XC = ("mlxc-lh7-d4", "mlxc-mgga3")
 
 
 def results(xc, coords, order=(0, 1, 2), turned=UNTURNED):

@@ -33,7 +33,7 @@ def test_energies_and_strengths_of_hartree_fock(atom, spin):
 
 
 def test_fewer_states_than_asked_for():
-    found = mlxc.excitations(calculation("mlxc-mgga2", atom="O 0 0 0; H 0 0 0.97", spin=1), 30)
+    found = mlxc.excitations(calculation("mlxc-mgga3", atom="O 0 0 0; H 0 0 0.97", spin=1), 30)
     assert len(found.energies_ev) == len(found.oscillator_strengths) == len(found.converged) < 30
 
 
@@ -59,7 +59,7 @@ def test_a_ground_state_that_is_a_saddle_point():
 
 def test_electrons_above_empty_orbitals():
     mol = gto.M(atom="H 0 0 0; H 0 0 2.5", basis="6-31g", symmetry=True, verbose=0)
-    excited = mlxc.KS(mol, "mlxc-mgga2").set(irrep_nelec={"A1u": 2}).run()
+    excited = mlxc.KS(mol, "mlxc-mgga3").set(irrep_nelec={"A1u": 2}).run()
     with pytest.raises(ConvergenceError, match="below an occupied"):
         mlxc.excitations(excited)
 
@@ -72,11 +72,11 @@ def test_excitations_refuse_what_they_cannot_do():
         mlxc.excitations(mol.GKS(xc="pbe"))
     with pytest.raises(InputError, match="larger one"):
         mlxc.excitations(mlxc.KS(gto.M(atom="He 0 0 0", basis="sto-3g", verbose=0), "pbe").run())
-    for xc in ("t-lmf", "mlxc-mgga2"):
+    for xc in ("t-lmf", "mlxc-mgga3"):
         with pytest.raises(InputError, match="to_uks"):
             mlxc.excitations(mlxc.attach(mol.ROKS(), xc))
     oxygen = gto.M(atom="O 0 0 0; O 0 0 1.2", basis="sto-3g", verbose=0)
-    for xc in ("t-lmf", "mlxc-mgga2"):
+    for xc in ("t-lmf", "mlxc-mgga3"):
         mf = scf.addons.frac_occ(mlxc.KS(oxygen, xc)).run()
         assert 1 in mf.mo_occ
         with pytest.raises(InputError, match="fractional"):
@@ -88,7 +88,7 @@ def test_excitations_refuse_what_they_cannot_do():
 def test_command_line(tmp_path, capsys):
     path, out = tmp_path / "hf.xyz", tmp_path / "out.json"
     path.write_text("2\n\n" + HF.replace("; ", "\n") + "\n")
-    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga2", "--task", "excitations"]
+    arguments = ["run", str(path), "--basis", "sto-3g", "--xc", "mlxc-mgga3", "--task", "excitations"]
     assert main([*arguments, "--states", "2", "--json", str(out)]) == 0
     result, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert len(result["excitation_energies_ev"]) == len(result["oscillator_strengths"]) == 2

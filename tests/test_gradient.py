@@ -125,7 +125,7 @@ def test_gradient_is_the_derivative_of_the_scf_energy(name, kind, shaken_hybrid,
 
 
 @pytest.mark.parametrize("name", ["AgH", "H2O + ghost"])
-@pytest.mark.parametrize("xc", ["pbe", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["pbe", "mlxc-mgga3"])
 def test_semilocal_gradients_with_core_potentials_and_ghosts(name, xc, rng):
     mol = molecule(name)
     along = direction(mol, rng)

@@ -462,7 +462,7 @@ def test_exchange_is_never_fitted_in_a_basis_for_coulomb_alone(mole, fitted):
 
 
 def test_a_hybrid_of_libxc_gets_a_fit_of_exchange(mole):
-    mf = mlxc.KS(mole("H2O"), "mlxc-mgga2").density_fit()
+    mf = mlxc.KS(mole("H2O"), "mlxc-mgga3").density_fit()
     assert "jfit" in str(mf.run(max_cycle=1).with_df.auxbasis)
     fitted = mlxc.attach(mf.set(max_cycle=50), "pbe0").kernel()
     assert fitted == pytest.approx(mole("H2O").RKS(xc="pbe0").kernel(), abs=1e-4)

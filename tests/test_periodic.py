@@ -42,7 +42,7 @@ def test_energy_and_stress(kind):
 
 
 def test_dispersion_of_a_shipped_model_is_periodic():
-    bare, mf = crystal("mlxc-mgga2"), crystal("mlxc-mgga2-d4")
+    bare, mf = crystal("mlxc-mgga3"), crystal("mlxc-mgga3-d4")
     assert bare.converged
     expected = DFTD4Dispersion(mf.cell, xc="r2scan", atm=True).get_dispersion()["energy"]
     assert mf.e_tot - bare.e_tot == pytest.approx(float(expected), abs=1e-9)
@@ -57,7 +57,7 @@ def test_what_crystals_do_not_have_is_refused():
             mlxc.attach(make(), "t-lmf")
     with pytest.raises(InputError, match="semilocal"):
         mlxc.KS(cell)
-    mf = crystal("mlxc-mgga2")
+    mf = crystal("mlxc-mgga3")
     with pytest.raises(NotImplementedError, match="metaGGA"):  # PySCF's
         mf.nuc_grad_method().kernel()
     for use in (mlxc.vibrations, mlxc.excitations, mlxc.polarizability):

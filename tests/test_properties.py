@@ -22,7 +22,7 @@ def dipole_in_field(mf, field):
 
 
 @pytest.mark.parametrize("name", ["H2O", "CH3"])
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-lh7", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-lh7", "mlxc-mgga3"])
 def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
     mf = mlxc.KS(mole(name), IsoOrbitalHybrid() if xc == "t-lmf" else xc).density_fit()
     mf.grids.level = 1
@@ -35,7 +35,7 @@ def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
     assert np.allclose(alpha, alpha.T, atol=1e-4)
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_a_solvent_follows_a_static_field(xc, mole):
     mf = mlxc.KS(mole("H2O", "sto-3g"), xc).density_fit().PCM()
     mf.grids.level = 1

@@ -63,7 +63,7 @@ COMMANDS = {
     "bench": ["bench", "--data", "IN/data", "--xc", "pbe", "--protocol", "fast", "--basis", "sto-3g", "--out", "OUT/b"],
     "check": ["check", "pbe", "--only", "uniform gas", "--quick", "--out", "OUT/check"],
     "train": ["train", "IN/train.toml", "--out", "OUT/train"],
-    "export": ["models", "mlxc-mgga2", "--export", "OUT/m.fun"],
+    "export": ["models", "mlxc-mgga3", "--export", "OUT/m.fun"],
     "import": ["reference", "import", "IN/data", "--out", "OUT/data"],
     "build": ["reference", "build", "IN/recipe.toml", "--out", "OUT/reference.h5"],
     "plot": ["plot", "charge", "H", "--xc", "pbe", "--basis", "sto-3g", "--out", "OUT/plot"],
@@ -348,7 +348,7 @@ def members(session):
     return found
 
 
-@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga2", "H2O"), ("mlxc-lh7", "CH3")])
+@pytest.mark.parametrize(("xc", "name"), [("mlxc-mgga3", "H2O"), ("mlxc-lh7", "CH3")])
 def test_threads_change_no_energy(mole, xc, name):
     energies = []
     for threads in (1, 2):

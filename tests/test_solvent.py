@@ -32,7 +32,7 @@ def excited(mf, method):
 
 
 @pytest.mark.parametrize(("name", "model"), [("OH", "PCM"), ("HF", "SMD")])
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_gradient_is_the_derivative_of_the_energy(name, model, xc):
     got = mlxc.geometry.gradient_method(dissolved(molecule(name), xc, model)).kernel()[1, 2]
     up, down = (dissolved(molecule(name, h), xc, model).e_tot for h in (2e-3, -2e-3))
@@ -59,7 +59,7 @@ def test_excitations_of_both_families_in_a_solvent(method):
 
 
 def test_a_frozen_solvent_has_no_gradient():
-    mf = dissolved(molecule("HF"), "mlxc-mgga2", "PCM")
+    mf = dissolved(molecule("HF"), "mlxc-mgga3", "PCM")
     mf.with_solvent.frozen = True
     with pytest.raises(InputError, match="frozen"):
         mlxc.geometry.gradient_method(mf)
@@ -67,7 +67,7 @@ def test_a_frozen_solvent_has_no_gradient():
 
 def test_density_fitting_after_the_solvent_has_no_gradient():
     """PySCF 2.9 left the solvent out of it."""
-    mf = mlxc.KS(molecule("HF"), "mlxc-mgga2").PCM().density_fit()
+    mf = mlxc.KS(molecule("HF"), "mlxc-mgga3").PCM().density_fit()
     mf.grids.set(atom_grid=(20, 50), prune=None)
     with pytest.raises(InputError, match=r"density_fit\(\).PCM\(\)"):
         mlxc.vibrations(mf.run())

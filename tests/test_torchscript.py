@@ -20,7 +20,7 @@ from mlxc.functional import Functional
 from mlxc.libxc import LibxcFunctional
 from mlxc.torchscript import points
 
-FUNCTIONALS = {"mlxc-mgga2": lambda: mlxc.load("mlxc-mgga2"), "r2scan": R2SCAN, "pbe": PBE, "lda": SlaterPW92}
+FUNCTIONALS = {"mlxc-mgga3": lambda: mlxc.load("mlxc-mgga3"), "r2scan": R2SCAN, "pbe": PBE, "lda": SlaterPW92}
 
 
 @pytest.fixture(scope="module", params=FUNCTIONALS)
@@ -88,13 +88,13 @@ def test_energy_density_of_features(pair, mole):
 def test_the_protocol(tmp_path):
     """Names, JSON and units of the methods, as GauXC and Skala read them."""
     path = tmp_path / "f.fun"
-    functional = mlxc.load("mlxc-mgga2")
+    functional = mlxc.load("mlxc-mgga3")
     sha256 = mlxc.export(functional, path)
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     extra = dict.fromkeys(("metadata", "features", "expected_d3_settings", "protocol_version"), "")
     script = torch.jit.load(str(path), _extra_files=extra)
     extra = {k: json.loads(v) for k, v in extra.items()}
-    assert extra.pop("metadata")["model_sha256"] == mlxc.models.sha256("mlxc-mgga2")
+    assert extra.pop("metadata")["model_sha256"] == mlxc.models.sha256("mlxc-mgga3")
     assert extra == {
         "features": ["density", "grad", "kin", "grid_weights"], "expected_d3_settings": None, "protocol_version": 2,
     }  # fmt: skip
@@ -112,7 +112,7 @@ def test_the_same_functional_gives_the_same_bytes(tmp_path):
     """Also of a class that torch has named differently since; and nothing of this machine is in them."""
     paths = [tmp_path / "a.fun", tmp_path / "b.fun"]
     for path in paths:
-        mlxc.export(mlxc.load("mlxc-mgga2"), path)
+        mlxc.export(mlxc.load("mlxc-mgga3"), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with zipfile.ZipFile(paths[0]) as archive:
         assert archive.testzip() is None
@@ -239,15 +239,15 @@ def test_attached_functionals_follow_each_other(tmp_path, mole):
 def test_command_line(tmp_path, refused, capsys):
     path, xyz, out = tmp_path / "f.fun", tmp_path / "h2.xyz", tmp_path / "out.json"
     xyz.write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
-    assert main(["models", "mlxc-mgga2", "--export", str(path)]) == 0
+    assert main(["models", "mlxc-mgga3", "--export", str(path)]) == 0
     sha256 = capsys.readouterr().out.split()[-1]
     run = ["run", str(xyz), "--basis", "sto-3g", "--json", str(out), "--xc"]
-    assert main([*run, "mlxc-mgga2"]) == 0
+    assert main([*run, "mlxc-mgga3"]) == 0
     want = json.loads(out.read_text())["energy_hartree"]
     assert main([*run, f"{path}@{sha256}"]) == 0
     result = json.loads(out.read_text())
     assert result["energy_hartree"] == pytest.approx(want, abs=1e-10)
-    assert (result["xc"], result["model_hash"]) == ("mlxc-mgga2", sha256)
+    assert (result["xc"], result["model_hash"]) == ("mlxc-mgga3", sha256)
     assert main(["models", f"{path}@{sha256}"]) == 0
     capsys.readouterr()
     assert sha256 in refused(*run, path)

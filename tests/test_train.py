@@ -139,7 +139,7 @@ def functional(request):
     return models.load(name) if name in models.names() else request.getfixturevalue(name)
 
 
-@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "mlxc-mgga2"], indirect=True)
+@pytest.mark.parametrize("functional", ["shaken", "shaken_hybrid", "mlxc-mgga3"], indirect=True)
 def test_condensed_molecules_agree_with_the_grid(cached, functional):
     molecules = [read_molecule(p) for p in sorted(cached.glob("*.h5"))]
     condensed = Condensed(type(functional), molecules)
@@ -358,17 +358,17 @@ def test_known_gains(benchmark_folder, tmp_path):
 def test_errors_at_cached_densities(benchmark_folder, cached, capsys, monkeypatch):
     script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "cached.py"))
     names = ["W4-17"]
-    rows, found = script["errors"](benchmark_folder, cached, ["mlxc-mgga2", "mlxc-mgga2-d4"], names, 0)
+    rows, found = script["errors"](benchmark_folder, cached, ["mlxc-mgga3", "mlxc-mgga3-d4"], names, 0)
     assert rows
-    for row, plain, with_d4 in zip(rows, found["mlxc-mgga2"], found["mlxc-mgga2-d4"], strict=True):
+    for row, plain, with_d4 in zip(rows, found["mlxc-mgga3"], found["mlxc-mgga3-d4"], strict=True):
         systems, _ = read_benchmark(benchmark_folder)
         d4 = sum(c * d4_energy(systems[i].mole("sto-3g"), "r2scan") for i, c in row.stoichiometry.items())
         assert float(with_d4 - plain) == pytest.approx(d4 * KCAL, abs=1e-6)
-    assert not torch.allclose(found["r2scan"], found["mlxc-mgga2"], atol=1e-3)
+    assert not torch.allclose(found["r2scan"], found["mlxc-mgga3"], atol=1e-3)
     (heavy,) = script["errors"](benchmark_folder, cached, [], names, 1)[0]
     assert heavy.name == "bond2"  # H2 has no heavy atom
     with pytest.raises(InputError, match="no functional of mlxc"):
         script["errors"](benchmark_folder, cached, ["pbe"], names, 0)
-    words = ["--data", benchmark_folder, "--cache", cached, "--xc", "mlxc-mgga2", "--sets", "W4-17"]
+    words = ["--data", benchmark_folder, "--cache", cached, "--xc", "mlxc-mgga3", "--sets", "W4-17"]
     call(script["main"], monkeypatch, *words)
     assert f"W4-17 r2scan               {len(rows)} rows, MAE" in capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_hessian_of_a_semilocal_functional_is_the_analytic_one(name):
     assert abs(expected).max() > 0.1
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_hessian_of_a_restricted_open_shell(xc):
     """For which PySCF has none, along the bond against energies."""
     mf = calculation("NH", xc, change=lambda mf: mlxc.attach(mf.mol.ROKS(), xc))
@@ -65,7 +65,7 @@ def test_hessian_of_exact_exchange_is_that_of_hartree_fock():
     assert np.allclose(mlxc.hessian(calculation("HeH+", HartreeFock(), (30, 86))), expected, atol=4e-3)
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_translation_and_rotation_in_a_solvent(xc):
     """The gradient stays as it is, and turns with the molecule."""
     mf = calculation("H2", xc, (30, 86), lambda mf: mf.density_fit().PCM())
@@ -78,7 +78,7 @@ def test_translation_and_rotation_in_a_solvent(xc):
     assert abs(np.cross(axis, gradient)).max() > 2e-2
 
 
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_a_second_order_solver_keeps_its_geometry(xc):
     plain, mf = calculation("H2", xc), calculation("H2", xc, change=lambda mf: mf.newton())
     energy, points = mf.e_tot, mf._scf.grids.coords.copy()
@@ -248,7 +248,7 @@ def test_a_displaced_calculation_can_be_done_elsewhere():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga2"])
+@pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
 def test_processes_share_the_displacements(xc):
     mf = calculation("H2", xc, change=lambda mf: mf.density_fit())
     assert np.allclose(mlxc.hessian(mf, jobs=2), mlxc.hessian(mf), atol=1e-6)
