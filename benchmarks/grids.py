@@ -14,9 +14,8 @@ from pyscf import gto
 
 import mlxc
 from mlxc import models
-from mlxc.bench.ladder import Cycles
 from mlxc.files import write_atomic
-from mlxc.scf import converge
+from mlxc.scf import Cycles, converge
 from mlxc.units import KCAL
 
 BASIS, FINE = "def2-tzvp", 7

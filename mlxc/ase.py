@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from pyscf.data.nist import BOHR
 
 from mlxc.calculation import SETTINGS, check_names, ensemble, prepare, solve
@@ -40,7 +41,8 @@ class MLXC(Calculator):
     charge : of the molecule; None: the sum of the atoms' initial charges
     spin : number of unpaired electrons, 2S; None: the sum of the atoms' initial magnetic moments, without its sign and
         rounded, and where all of them are zero, the lowest that is possible
-    density_fit, grid_level, conv_tol : see `mlxc.calculation.SETTINGS`; conv_tol in Eh
+    density_fit, grid_level, conv_tol, unrestricted : see `mlxc.calculation.SETTINGS`; conv_tol in Eh; unrestricted
+        also where initial magnetic moments cancel each other, which say so but not on which atoms spins go up
 
     Results are `energy` and `free_energy` (eV), `dipole` (e Angstrom; of an ion about the origin), on request `forces`
     (eV/Angstrom; the derivative of the energy, with the motion of the grid and D4) and, for models with an ensemble,
@@ -111,12 +113,24 @@ class MLXC(Calculator):
             charge = float(atoms.get_initial_charges().sum())
             if abs(charge - round(charge)) < SMALL:
                 charge = round(charge)
-        if spin is None and atoms.get_initial_magnetic_moments().any():
-            spin = abs(round(atoms.get_initial_magnetic_moments().sum()))
+        moments = atoms.get_initial_magnetic_moments()
+        if spin is None and moments.any():
+            spin = abs(round(moments.sum()))
         symbols = atoms.get_chemical_symbols()
         molecule = make_mole(zip(symbols, atoms.positions, strict=True), given["basis"], charge, spin)
-        if last is not None and (last.mol.elements, last.mol.nelec) == (molecule.elements, molecule.nelec):
+        settings = {k: given[k] for k in SETTINGS}
+        settings["unrestricted"] = settings["unrestricted"] or (molecule.spin == 0 and bool(moments.any()))
+        both = last is not None and np.ndim(last.mo_occ) == 2
+        if (
+            last is not None
+            and (last.mol.elements, last.mol.nelec) == (molecule.elements, molecule.nelec)
+            and both == (settings["unrestricted"] or molecule.spin > 0)
+        ):
             density = last.make_rdm1()
             self.mf = solve(last.reset(molecule), density)
         else:
-            self.mf = solve(prepare(molecule, given["xc"], {k: given[k] for k in SETTINGS}))
+            self.mf = solve(prepare(molecule, given["xc"], settings))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes and copies: without PySCF's object, which cannot go there."""
+        return self.__dict__ | {"mf": None}

@@ -15,8 +15,8 @@ from mlxc.ongrid import attached
 from mlxc.scf import KS, solved
 
 #: What such programs can set besides functional, basis, charge and spin: density fitting, PySCF's level of the grid,
-#: and the change of the energy (Eh) at which the SCF ends.
-SETTINGS: dict[str, Any] = {"density_fit": True, "grid_level": 3, "conv_tol": 1e-9}
+#: the change of the energy (Eh) at which the SCF ends, and whether singlets have orbitals for each spin (`mlxc.KS`).
+SETTINGS: dict[str, Any] = {"density_fit": True, "grid_level": 3, "conv_tol": 1e-9, "unrestricted": False}
 
 
 def prepare(mol: Any, xc: str, settings: dict[str, Any]) -> Any:
@@ -26,14 +26,15 @@ def prepare(mol: Any, xc: str, settings: dict[str, Any]) -> Any:
     """
     check_names(settings, SETTINGS)
     values = SETTINGS | settings
-    density_fit, level, conv_tol = (values[k] for k in SETTINGS)
-    if not isinstance(density_fit, bool):
-        raise InputError(f"density_fit is true or false, not {density_fit!r}")
+    density_fit, level, conv_tol, unrestricted = (values[k] for k in SETTINGS)
+    for name, value in (("density_fit", density_fit), ("unrestricted", unrestricted)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is true or false, not {value!r}")
     if level not in range(10):
         raise InputError(f"grid_level is a whole number from 0 to 9, not {level!r}")
     if not isinstance(conv_tol, float | int) or not 0 < conv_tol < math.inf:
         raise InputError(f"conv_tol is a positive number (Eh), not {conv_tol!r}")
-    mf = KS(mol, xc)
+    mf = KS(mol, xc, unrestricted)
     if density_fit:
         mf = mf.density_fit()
     mf.grids.level = int(level)

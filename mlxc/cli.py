@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         result = run(
             args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
-            args.density_fit,
+            args.density_fit, args.unrestricted,
         )  # fmt: skip
     except MlxcError as err:
         if args.json and (err.result or isinstance(err, ConvergenceError)):
@@ -193,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--charge", type=int, default=0)
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
     run.add_argument("--density-fit", action="store_true", help="fit Coulomb integrals: faster for larger molecules")
+    run.add_argument("--unrestricted", action="store_true", help="orbitals for each spin in singlets too")
     tasks = "energy (the default), gradient, optimize, ts, frequencies or excitations"
     run.add_argument("--task", default="energy", metavar="TASK", help=tasks)
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")

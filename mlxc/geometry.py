@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyscf import gto
+from pyscf import gto, lib
 from pyscf.data.elements import ELEMENTS
 from pyscf.dft.rks import KohnShamDFT
 from pyscf.lib.exceptions import BasisNotFoundError
 
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 
 #: Atoms closer than this (Angstrom) are a mistake in the file.
 CLOSEST = 0.1
@@ -209,13 +209,33 @@ def _exchanged_ecp(name: str, symbol: str) -> Any:
     return gto.basis.parse_nwchem_ecp.parse(potential, symbol) if potential else None
 
 
+class _OfResult:
+    """Mixed into PySCF's gradients: of converged calculations alone, where PySCF takes whatever orbitals there are."""
+
+    base: Any
+
+    def kernel(self, *args: Any, **kwargs: Any) -> Any:
+        from mlxc.ongrid import need_converged
+
+        mf = self.base
+        if isinstance(self, lib.GradScanner) and not mf.converged:
+            raise ConvergenceError("the SCF did not converge at a geometry of a scanner: see mlxc.optimization.Surface")
+        if mf.mo_energy is None:
+            mf.run()
+        need_converged(mf, "gradients need")
+        return super().kernel(*args, **kwargs)  # type: ignore[misc]
+
+
 def gradient_method(mf: Any) -> Any:
     """The gradient of the energy that is printed: with the motion of the grid, which PySCF leaves out by default.
 
     That PySCF does not have for crystals.  Hartree-Fock, as a functional as well, has no grid, and PySCF's code for its
-    motion fails there.  Raises InputError for an object without gradients, in a frozen solvent, where densities were
-    fitted after a solvent or point charges had been added (PySCF then leaves these out, or stops), where a scanner has
-    taken the grid to another geometry, and where `get_hcore` was replaced: by what, its gradient does not know.
+    motion fails there.  Its `kernel` raises InputError where the calculation has not converged, or was reset or given
+    another functional since, and that of its scanner ConvergenceError.
+
+    Raises InputError for an object without gradients, in a frozen solvent, where densities were fitted after a solvent
+    or point charges had been added (PySCF then leaves these out, or stops), where a scanner has taken the grid to
+    another geometry, and where `get_hcore` was replaced: by what, its gradient does not know.
     """
     if "get_hcore" in vars(mf):
         raise InputError("no gradients with a get_hcore of your own: they would lack what it adds to the energy")
@@ -235,4 +255,4 @@ def gradient_method(mf: Any) -> Any:
         gradients.grid_response = mf._numint._xc_type(mf.xc) != "HF"
         if gradients.grid_response and (mf.mol.atom_charges() != nuclear_charges(mf.mol)).any():
             gradients.grids, gradients.nlcgrids = ByProtons(mf.grids), ByProtons(mf.nlcgrids)
-    return gradients
+    return lib.set_class(gradients, (_OfResult, type(gradients)), type(gradients).__name__)

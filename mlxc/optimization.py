@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pyscf import gto, lib
 
+from mlxc.errors import ConvergenceError
 from mlxc.extras import need
 from mlxc.geometry import gradient_method
 from mlxc.harmonic import detached
@@ -39,14 +40,30 @@ def optimize(
     With `transition` that is a transition state: geomeTRIC takes second derivatives from differences of gradients, 6
     natm of them, and climbs along the mode of the lowest, so that it has to start near.
     `callback` is PySCF's: at each geometry it is given a dict with `energy` and `gradients` (Eh, Eh/Bohr).
-    Raises InputError where geomeTRIC is missing, ConvergenceError where an SCF on the way does not converge.
+    Raises InputError where geomeTRIC is missing, ConvergenceError where an SCF on the way does not converge or
+    geomeTRIC gives up.
+    """
+    solved_there, done = search(mf, callback, transition)
+    return solved_there.mol, done
+
+
+def search(mf: Any, callback: Callable[[dict], None] | None = None, transition: bool = False) -> tuple[Any, bool]:
+    """As `optimize`, but with the converged calculation of the last geometry in place of the molecule.
+
+    It has the state that was followed; an SCF from a guess may find another one.
     """
     need("geometry optimisation", "optimize", "geometric")
+    from geometric.errors import Error
     from pyscf.geomopt.geometric_solver import kernel
 
     gradient_method(mf)  # which refuses what has no gradients
+    surface = Surface(detached(mf))
     # geomeTRIC would set up the logging of the whole process anew and write to the terminal.
     quiet = lib.temporary_env(logging.getLogger("geometric"), handlers=[logging.NullHandler()])
-    with quiet, lib.temporary_env(logging.config, fileConfig=lambda *_, **__: None):
-        done, mol = kernel(Surface(detached(mf)), callback=callback, maxsteps=100, transition=transition)
-    return mol, bool(done)
+    try:
+        with quiet, lib.temporary_env(logging.config, fileConfig=lambda *_, **__: None):
+            done, _ = kernel(surface, callback=callback, maxsteps=100, transition=transition)
+    except Error as err:
+        reason = " ".join(str(err).split()) or type(err).__name__
+        raise ConvergenceError(f"geomeTRIC gave up: {reason}; start from another geometry") from err
+    return surface.base, bool(done)

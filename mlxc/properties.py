@@ -14,6 +14,8 @@ from mlxc.hybridscf import need_unoccupied
 from mlxc.occupations import need_whole
 from mlxc.ongrid import has_spin_channels, need_converged
 
+#: <S^2> that exceeds S(S + 1) by more is reported.
+CONTAMINATION = 0.3
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
 

@@ -13,7 +13,7 @@ import pyscf
 from pyscf.data.nist import BOHR
 
 from mlxc import models
-from mlxc.calculation import ensemble, prepare, solve, strange
+from mlxc.calculation import SETTINGS, ensemble, prepare, solve, strange
 from mlxc.errors import ConvergenceError, InputError, MlxcError
 from mlxc.geometry import gradient_method, make_mole
 from mlxc.harmonic import hessian
@@ -33,9 +33,9 @@ except ImportError as err:
 def atomic_result(given: AtomicInput, max_memory: float | None = None) -> AtomicResult:
     """The result of a converged calculation, in at most `max_memory` MB (None: PySCF's default).
 
-    `extras["mlxc"]` has the model's name and the SHA-256 of its weights, PySCF's version and, where the model has
-    them, the total energies of its ensemble (Eh; reaction energies are made of them as of energies), the uncertainty
-    of the energy (kcal/mol) and in what the molecule is unlike those trained on.
+    `extras["mlxc"]` has the model's name and the SHA-256 of its weights, PySCF's version, all `settings` and, where the
+    model has them, the total energies of its ensemble (Eh; reaction energies are made of them as of energies), the
+    uncertainty of the energy (kcal/mol) and in what the molecule is unlike those trained on.
 
     Raises InputError for ghost atoms, a basis that is not a name, and as `mlxc.calculation.prepare`; ConvergenceError.
     """
@@ -71,7 +71,7 @@ def atomic_result(given: AtomicInput, max_memory: float | None = None) -> Atomic
         properties=properties,
         return_result=result,
         provenance={"creator": "mlxc", "version": __version__, "routine": "mlxc.qcschema.atomic_result"},
-        extras={"mlxc": _extras(mf, model.method)},
+        extras={"mlxc": _extras(mf, model.method) | {"settings": SETTINGS | specification.keywords}},
     )
 
 

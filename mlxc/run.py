@@ -21,9 +21,9 @@ from mlxc.extras import need
 from mlxc.files import check_writable, write_atomic
 from mlxc.geometry import gradient_method, make_mole, read_xyz
 from mlxc.harmonic import STATIONARY, Vibrations, vibrations
-from mlxc.optimization import optimize
-from mlxc.properties import highest_occupied
-from mlxc.scf import KS, converge
+from mlxc.optimization import search
+from mlxc.properties import CONTAMINATION, highest_occupied
+from mlxc.scf import KS, Cycles, converge
 from mlxc.units import KCAL
 from mlxc.workers import DASK
 
@@ -33,27 +33,28 @@ TASKS = ("energy", "gradient", "optimize", "ts", "frequencies", "excitations")
 SEARCHES = {"optimize": "opt", "ts": "ts"}
 
 
-class Progress:
-    """SCF callback: prints a line per cycle and remembers how many there were since the last reset."""
+class Progress(Cycles):
+    """SCF callback that counts cycles and prints a line for each."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.start = time.perf_counter()
-        self.cycles = 0
         self.second_order = False
 
-    def __call__(self, envs: dict[str, Any]) -> None:
-        if "norm_gorb" not in envs:
-            return
-        self.cycles += 1
+    def __call__(self, envs: dict[str, Any]) -> bool:
+        ended = super().__call__(envs)
+        if not ended:
+            return False
         if "imacro" in envs and not self.second_order:
             self.second_order = True
             print("  DIIS has not converged: on with PySCF's second-order solver")
         change = envs["e_tot"] - envs.get("last_hf_e", envs["e_tot"])
         spent = time.perf_counter() - self.start
         print(
-            f"  {self.cycles:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} {spent:8.1f} s",
+            f"  {self.number:3d} {envs['e_tot']:18.9f} {change:12.2e} {envs['norm_gorb']:12.2e} {spent:8.1f} s",
             flush=True,
         )
+        return True
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
@@ -78,6 +79,7 @@ def run(
     states: int = 5,
     jobs: int = 1,
     density_fit: bool = False,
+    unrestricted: bool = False,
 ) -> dict[str, Any]:
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
@@ -87,16 +89,17 @@ def run(
     after the SCF has what is known as its `result`.
     `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
     Coulomb part, and the exact exchange of libxc's hybrids, which is faster in all but the smallest molecules (exact
-    exchange of local hybrids is fitted always).
+    exchange of local hybrids is fitted always).  `unrestricted` gives each spin orbitals of its own in singlets too,
+    from PySCF's guess of broken symmetry.
     """
     if task not in TASKS:
         raise InputError(f"no task {task!r}: there are {', '.join(TASKS)}")
     progress = Progress()
     path = Path(path)
     atoms = read_xyz(path)
-    search = SEARCHES.get(task)
-    optimised = path.with_name(f"{path.stem}.{search}.xyz")
-    if search:
+    ending = SEARCHES.get(task)
+    optimised = path.with_name(f"{path.stem}.{ending}.xyz")
+    if ending:
         if len(atoms) < 2:
             raise InputError(f"{path} has a single atom: there is no geometry to optimise")
         need("geometry optimisation", "optimize", "geometric")
@@ -111,7 +114,7 @@ def run(
     fitted = ", density fitting" if density_fit else ""
     print(f"{formula}  charge {charge}  unpaired electrons {mol.spin}  |  {name} ({kind})  |  {basis}{fitted}")
     print("  SCF         energy / Eh  change / Eh orb. gradient     time")
-    mf = KS(mol, functional or xc)
+    mf = KS(mol, functional or xc, unrestricted)
     if density_fit:
         mf = mf.density_fit()
     mf.max_cycle = max_cycle
@@ -119,14 +122,12 @@ def run(
     with run_by_pyscf(name, ours=functional is not None):
         mf = converge(mf)
     found = None
-    if search and mf.converged:
-        mf, found = _optimize(mf, optimised, name, task == "ts")
-        progress.cycles = 0
-        mf = converge(mf)
+    if ending and mf.converged:
+        mf, found = _optimize(mf, optimised, name, task == "ts", progress)
     result = {
         "energy_hartree": float(mf.e_tot),
         "converged": bool(mf.converged),
-        "cycles": progress.cycles,
+        "cycles": progress.number,
         "xc": name,
         "model_hash": models.sha256(xc),
         "basis": basis,
@@ -139,7 +140,7 @@ def run(
     }
     lines: list[str] = []
     if mf.converged:
-        if search:
+        if ending:
             result["geometry_converged"] = found
             result["symbols"] = [mf.mol.atom_pure_symbol(i) for i in range(mf.mol.natm)]
             result["coords_angstrom"] = (mf.mol.atom_coords() * BOHR).tolist()
@@ -148,7 +149,7 @@ def run(
                 result["energy_uncertainty_kcal"] = found_ensemble[1]
             if (reasons := strange(mf)) is not None:
                 result["novelty"] = reasons
-            if search or task == "gradient":
+            if ending or task == "gradient":
                 result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
             if task == "frequencies":
                 lines = _frequencies(vibrations(mf, jobs, _displaced), result)
@@ -158,7 +159,7 @@ def run(
             err.result = result
             raise
     result["wall_s"] = time.perf_counter() - progress.start
-    _report(result, charge)
+    _report(result, charge, mol.spin)
     for line in lines:
         print(line)
     return result
@@ -220,25 +221,32 @@ def _excitations(found: Excitations, result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _optimize(mf: Any, out: Path, name: str, transition: bool) -> tuple[Any, bool]:
+def _optimize(mf: Any, out: Path, name: str, transition: bool, progress: Progress) -> tuple[Any, bool]:
     """The calculation at the minimum or transition state, written to `out`, and whether that was reached."""
 
+    last = 0
+
     def step(envs: dict[str, Any]) -> None:
+        nonlocal last
+        last, progress.number = progress.number, 0
         write_atomic(out, _xyz_text(envs["mol"], f"{name}: a step of an optimisation (Angstrom)"))
         print(f"  geometry: energy {envs['energy']:.9f} Eh, largest force {abs(envs['gradients']).max():.2e} Eh/Bohr")
 
-    mol, done = optimize(mf, step, transition)
+    mf, done = search(mf, step, transition)
+    progress.number = last
     comment = (
         f"{name} {'transition state' if transition else 'minimum'} (Angstrom)"
         if done
         else f"{name}: optimisation did NOT converge (Angstrom)"
     )
-    write_atomic(out, _xyz_text(mol, comment))
+    write_atomic(out, _xyz_text(mf.mol, comment))
     print(f"  geometry {'converged' if done else 'NOT converged in 100 steps'}: {out}")
-    return mf.reset(mol), done
+    if transition and done:
+        print(f"  whether it has one imaginary frequency is for --task frequencies to show, with {out}")
+    return mf, done
 
 
-def _report(result: dict[str, Any], charge: int) -> None:
+def _report(result: dict[str, Any], charge: int, unpaired: int) -> None:
     if not result["converged"]:
         print("\nThe SCF did NOT converge: the numbers below are not a result.")
     homo = result["mo_homo_hartree"]
@@ -251,7 +259,10 @@ def _report(result: dict[str, Any], charge: int) -> None:
     about = "" if not charge else " about the origin, on which that of an ion depends"
     print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye{about}")
     if result["s2"] > 1e-6:
-        print(f"  <S^2>              {result['s2']:.4f}")
+        spin = unpaired / 2
+        much = result["s2"] > spin * (spin + 1) + CONTAMINATION
+        pure = f"; {spin * (spin + 1):.4f} would be pure: states of other spins are mixed in" if much else ""
+        print(f"  <S^2>              {result['s2']:.4f}{pure}")
     if "gradient_hartree_per_bohr" in result:
         print(f"  largest force      {np.abs(result['gradient_hartree_per_bohr']).max():.2e} Eh/Bohr")
     print(f"  {result['cycles']} cycles, {result['wall_s']:.1f} s")

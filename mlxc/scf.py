@@ -89,9 +89,17 @@ def _check_fits(functional: Functional, mf: Any) -> None:
         raise InputError(f"{functional.name} comes from TorchScript: {type(mf).__name__} is not for it, UKS is")
 
 
-def KS(mol: Any, xc: str | Functional = "default") -> Any:
-    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell: see `attach`."""
-    return attach(mol.KS(), xc)
+def KS(mol: Any, xc: str | Functional = "default", unrestricted: bool = False) -> Any:
+    """A PySCF Kohn-Sham object for a Mole (RKS or UKS by its spin) or, with a semilocal `xc`, a Cell: see `attach`.
+
+    With `unrestricted` UKS for singlets too, whose guess has HOMO and LUMO mixed, with one sign for each spin: for
+    stretched bonds and coupled spins.  PySCF's default leads back to the restricted solution of H2 at 2 Angstrom.
+    """
+    if not unrestricted:
+        return attach(mol.KS(), xc)
+    mf = mol.UKS()
+    mf.init_guess_breaksym = "mix"
+    return attach(mf, xc)
 
 
 def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Functional = "default") -> Any:
@@ -105,6 +113,21 @@ def fractional(mol: Any, occupations: Sequence[Sequence[float]], xc: str | Funct
     mf = attach(mol.UKS(), xc)
     mf.occupations = checked_occupations(mol, occupations)
     return lib.set_class(mf, (FixedOccupations, type(mf)))
+
+
+class Cycles:
+    """SCF callback that counts cycles: `number` of them since it was set to 0."""
+
+    def __init__(self) -> None:
+        self.number, self._macro = 0, None
+
+    def __call__(self, envs: dict[str, Any]) -> bool:
+        """Whether this call ends a cycle: PySCF's second-order solver calls once more after its last one."""
+        macro = envs.get("imacro")
+        ended = "norm_gorb" in envs and (macro is None or macro != self._macro)
+        self._macro = macro
+        self.number += ended
+        return ended
 
 
 def converge(mf: Any, dm0: Any = None) -> Any:

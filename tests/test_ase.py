@@ -1,6 +1,7 @@
 """The calculator for ASE against PySCF asked directly, and what an ASE user expects of any calculator."""
 
 import importlib
+import pickle
 import sys
 
 import numpy as np
@@ -117,6 +118,32 @@ def test_charge_and_spin(options, parameters, charge, spin):
     atoms.calc = MLXC(xc="lda,vwn", **SMALL, **parameters)
     atoms.get_potential_energy()
     assert (atoms.calc.mf.mol.charge, atoms.calc.mf.mol.spin) == (charge, spin)
+
+
+def test_moments_that_cancel_ask_for_an_unrestricted_singlet():
+    """Two hydrogen atoms far apart, not the restricted state 5 eV above them; and back again."""
+    atom = Atoms("H", magmoms=[1])
+    apart = Atoms("H2", [(0, 0, 0), (0, 0, 3.5)])
+    for a in (atom, apart):
+        a.calc = MLXC(**SMALL)
+    restricted = apart.get_potential_energy()
+    apart.set_initial_magnetic_moments([1, -1])
+    assert apart.get_potential_energy() == pytest.approx(2 * atom.get_potential_energy(), abs=0.02)
+    assert apart.calc.mf.spin_square()[0] == pytest.approx(1, abs=0.05)
+    apart.set_initial_magnetic_moments([0, 0])
+    assert apart.get_potential_energy() == pytest.approx(restricted, abs=1e-5)
+    assert restricted > 2 * atom.get_potential_energy() + 1
+
+
+def test_a_calculator_goes_to_another_process():
+    """Without PySCF's object, which holds files of integrals."""
+    atoms = h2()
+    atoms.calc = MLXC(xc="pbe", **SMALL)
+    energy = atoms.get_potential_energy()
+    again = pickle.loads(pickle.dumps(atoms))
+    assert again.calc.mf is None
+    assert again.get_potential_energy() == energy  # kept
+    assert again.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-6)
 
 
 def test_initial_charges_add_up_to_a_whole_number():

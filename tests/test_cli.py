@@ -107,13 +107,27 @@ def test_what_ends_a_run(water, capsys, monkeypatch):
 
 def test_status_of_what_does_not_converge(h2, capsys, monkeypatch):
     arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "mlxc-mgga3", "--task"]
-    monkeypatch.setattr("mlxc.run.optimize", lambda mf, step, transition: (mf.mol, False))
+    monkeypatch.setattr("mlxc.run.search", lambda mf, step, transition: (mf, False))
     assert main([*arguments, "optimize"]) == 3
     assert "NOT converged in 100 steps" in capsys.readouterr().out
     one = Excitations(np.array([10.0]), np.array([124.0]), np.array([0.1]), np.array([False]))
     monkeypatch.setattr("mlxc.run.excitations", lambda mf, states: one)
     assert main([*arguments, "excitations"]) == 3
     assert "NOT converged" in capsys.readouterr().out
+
+
+def test_unrestricted_singlets(tmp_path, capsys):
+    path, out = tmp_path / "apart.xyz", tmp_path / "out.json"
+    path.write_text("2\n\nH 0 0 0\nH 0 0 2.5\n")
+    command = ["run", str(path), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]
+    assert main(command) == 0
+    restricted = json.loads(out.read_text())
+    assert "would be pure" not in capsys.readouterr().out
+    assert main([*command, "--unrestricted"]) == 0
+    found = json.loads(out.read_text())
+    assert found["energy_hartree"] < restricted["energy_hartree"] - 0.01
+    assert (restricted["s2"], found["s2"]) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=0.1))
+    assert "0.0000 would be pure" in capsys.readouterr().out
 
 
 def test_gradient_and_optimize(h2, tmp_path, capfd):
@@ -144,7 +158,7 @@ def test_what_stops_on_the_way_is_in_the_json_too(h2, tmp_path, capsys, monkeypa
     def stop(*args):
         raise ConvergenceError("the third geometry did not converge")
 
-    monkeypatch.setattr("mlxc.run.optimize", stop)
+    monkeypatch.setattr("mlxc.run.search", stop)
     out = tmp_path / "out.json"
     out.write_text('{"converged": true}')
     arguments = ["run", str(h2), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)]

@@ -13,7 +13,7 @@ import mlxc
 from mlxc.cli import main
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.geometry import gradient_method
-from mlxc.optimization import optimize
+from mlxc.optimization import optimize, search
 from mlxc.scf import second_order
 
 XC = ("mlxc-lh7-d4", "mlxc-mgga3")
@@ -38,13 +38,39 @@ def test_scanners(xc):
     assert energy == pytest.approx(fresh.e_tot, abs=1e-8)
     assert np.allclose(gradient, gradient_method(fresh).kernel(), atol=1e-6)
     assert gradient[1, 2] > 0.01
+    gradients.base.max_cycle = 1
+    with pytest.raises(ConvergenceError, match="scanner"):
+        gradients(h2(xc, 1.5).mol)
+
+
+def test_gradients_are_of_results():
+    """PySCF takes whatever orbitals there are."""
+    mf = h2("mlxc-mgga3", 0.8)
+    gradients = gradient_method(mf)
+    assert abs(gradients.kernel()[1, 2]) > 0.01  # runs the SCF
+    mf.reset(h2("pbe", 0.9).mol)
+    with pytest.raises(InputError, match="gradients need a converged"):
+        gradients.kernel()
+    mf.run()
+    gradients.kernel()
+    mlxc.attach(mf, "pbe")
+    with pytest.raises(InputError, match="gradients need a converged"):
+        gradient_method(mf).kernel()
+    mf.reset(h2("pbe", 4.0).mol).run(max_cycle=1, conv_tol=1e-14)
+    assert not mf.converged
+    with pytest.raises(InputError, match="gradients need a converged"):
+        gradient_method(mf).kernel()
 
 
 @pytest.mark.parametrize("xc", XC)
 def test_minimum(xc):
-    start = h2(xc, 0.8)
+    start, energies = h2(xc, 0.8), []
     mol, done = optimize(start)
     assert done
+    last, done = search(start, lambda envs: energies.append(envs["energy"]))
+    assert done
+    assert last.e_tot == energies[-1]
+    assert np.allclose(last.mol.atom_coords(), mol.atom_coords(), atol=1e-6)
     found = start.copy().reset(mol).run()
     assert abs(gradient_method(found).kernel()).max() < 4.5e-4  # geomeTRIC's limit
     assert found.e_tot < start.run().e_tot - 1e-4
@@ -92,9 +118,9 @@ def test_transition_state_from_the_command_line(tmp_path, capsys, monkeypatch):
 
     def search(mf, callback, transition):
         kinds.append(transition)
-        return mf.mol, True
+        return mf, True
 
-    monkeypatch.setattr("mlxc.run.optimize", search)
+    monkeypatch.setattr("mlxc.run.search", search)
     for task in ("optimize", "ts"):
         arguments = ["--xc", "pbe", "--basis", "sto-3g", "--task", task, "--json", str(out)]
         assert main(["run", str(path), *arguments]) == 0

@@ -1,15 +1,17 @@
 """The ladder that benchmarks climb to a self-consistent field, and how it knows a wrong one."""
 
+import io
+
 import numpy as np
 import pytest
 from pyscf import gto, scf
 from pyscf.dft import uks
 
-from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Cycles, Solution, climb, first_density, settled
+from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, first_density, settled
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.errors import InputError
 from mlxc.reference.benchmark import make_system
-from mlxc.scf import KS
+from mlxc.scf import KS, Cycles
 
 
 def starting(mol, xc="pbe0", **settings):
@@ -51,6 +53,14 @@ def test_degenerate_states_are_found_alike(xc, monkeypatch):
         found.append(climb(start).mf)
     assert found[0].e_tot == pytest.approx(found[1].e_tot, abs=1e-9)
     assert np.allclose(found[0].make_rdm1(), found[1].make_rdm1(), atol=1e-5)
+
+
+def test_cycles_of_the_second_order_solver_are_counted_once(mole):
+    """PySCF prints a line for each, and calls back once more at the end."""
+    mf = KS(mole("H2O", "6-31g"), "pbe").newton()
+    mf.callback, mf.verbose, mf.stdout = Cycles(), 4, io.StringIO()
+    mf.kernel()
+    assert mf.callback.number == mf.stdout.getvalue().count("macro= ") > 1
 
 
 def test_later_rungs_go_on_from_an_earlier_one(mole):

@@ -101,7 +101,10 @@ def test_inputs_of_both_versions(form):
     result = qcengine.compute(given, "mlxc", task_config=ONE_CORE, raise_error=True)
     assert isinstance(result, v2.AtomicResult if form == "version 2 dict" else v1.AtomicResult)
     assert result.return_result == pytest.approx(atomic_result(new).return_result, abs=1e-8)
-    assert result.extras["mlxc"] == {"model": "pbe", "model_sha256": None, "pyscf": pyscf.__version__}
+    settings = {"density_fit": True, "grid_level": 0, "conv_tol": 1e-9, "unrestricted": False}
+    assert result.extras["mlxc"] == {
+        "model": "pbe", "model_sha256": None, "pyscf": pyscf.__version__, "settings": settings
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

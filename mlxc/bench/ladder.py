@@ -21,7 +21,7 @@ from mlxc.errors import FAILURES
 from mlxc.guess import shaken
 from mlxc.hybridscf import LocalHybridSCF
 from mlxc.occupations import LEVEL_SHIFT
-from mlxc.scf import converge, second_order
+from mlxc.scf import Cycles, converge, second_order
 
 #: Share of the old Fock matrix on the rung "damping", and its last cycle, after which DIIS begins.
 DAMPING, DAMPED = 0.5, 10
@@ -33,16 +33,6 @@ DESCENTS = 4
 SAME = 1e-6
 
 Start = Callable[..., Any]
-
-
-class Cycles:
-    """SCF callback that counts cycles."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __call__(self, envs: dict[str, Any]) -> None:
-        self.number += "norm_gorb" in envs
 
 
 @dataclass

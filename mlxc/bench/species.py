@@ -24,7 +24,7 @@ from mlxc.errors import BREAKS, FAILURES, UNREADABLE, InputError, MlxcError
 from mlxc.files import digest, write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.hybridscf import LocalHybridSCF
-from mlxc.properties import highest_occupied
+from mlxc.properties import CONTAMINATION, highest_occupied
 from mlxc.reference.benchmark import System
 from mlxc.reference.schema import Reference
 from mlxc.version import __version__
@@ -32,8 +32,6 @@ from mlxc.workers import results
 
 #: What a user's settings of PySCF change functionals by.
 SWITCHES = ("B3LYP_WITH_VWN5", "DFTD4_RECOMMENDATIONS")
-#: <S^2> that exceeds S(S + 1) by more is reported.
-CONTAMINATION = 0.3
 
 
 def identity_of(xc: str) -> dict[str, Any]:
