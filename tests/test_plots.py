@@ -223,7 +223,7 @@ def test_curves_to_compare_with():
         dissociation.exact("He2+", "aug-cc-pvqz", [1.0])
 
 
-def test_files_are_drawn_again_without_a_calculation(xyz, tmp_path, capsys, monkeypatch):
+def test_files_are_drawn_again_without_a_calculation(xyz, tmp_path, capsys, monkeypatch, refused):
     out = tmp_path / "out"
     command = ["plot", "plane", str(xyz("he", "1\n\nHe 0 0 0\n")), "--xc", "pbe,hf", "--basis", "sto-3g"]
     assert main([*command, "--out", str(out)]) == 0
@@ -233,6 +233,7 @@ def test_files_are_drawn_again_without_a_calculation(xyz, tmp_path, capsys, monk
     assert content["basis"] == "sto-3g"
     assert content["versions"]["pyscf"]
     monkeypatch.setattr(Subject, "solve", None)
+    assert "has results of hf" in refused(*command[:3], "--xc", "pbe", "--out", out)
     again = tmp_path / "again"
     assert main(["plot", str(out / names[0]), "--out", str(again)]) == 0
     for name in names[1:]:

@@ -102,6 +102,7 @@ def _compute(args: argparse.Namespace) -> int:
     path = saved.path_of(args.out, args.picture, name)
     make_folder(args.out)
     check_writable(path)
+    saved.refuse_to_lose(path, args.xc)
     content = _results(args)
     saved.save(path, content)
     missing = [f["xc"] for f in content["functionals"] if not f["converged"]]

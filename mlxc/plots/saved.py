@@ -18,7 +18,7 @@ import torch
 
 from mlxc import models
 from mlxc.constraints.subject import LEVEL, Subject
-from mlxc.errors import BREAKS, InputError, MlxcError, run_by_pyscf
+from mlxc.errors import BREAKS, UNREADABLE, InputError, MlxcError, run_by_pyscf
 from mlxc.files import write_atomic
 from mlxc.reference.benchmark import System
 from mlxc.version import __version__, commit
@@ -93,6 +93,17 @@ def field(values: Any) -> Any:
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write results; the file appears complete or not at all.  Raises InputError where that fails."""
     write_atomic(path, json.dumps(content) + "\n")
+
+
+def refuse_to_lose(path: Path, xcs: list[str]) -> None:
+    """InputError where a file has results of functionals that are not among those to be computed."""
+    try:
+        before = {str(f["xc"]) for f in load(path)["functionals"]}
+    except UNREADABLE:  # nothing is there, or nothing of this version
+        return
+    lost = before - {subject.name for subject, _ in subjects(xcs)}
+    if lost:
+        raise InputError(f"{path} has results of {', '.join(sorted(lost))}: name them too, or give another --out")
 
 
 def load(path: Path) -> dict[str, Any]:
