@@ -42,6 +42,9 @@ SAME = 1e-3
 LINEAR = 0.01
 #: Forces (Eh/Bohr) above this are not those of a stationary point, where alone harmonic vibrations mean something.
 STATIONARY = 1e-3
+#: Second derivatives (Eh/Bohr^2) that differ by more from those with their coordinates exchanged are not of one state:
+#: those of one differ by up to 2e-4 (NO2 on a grid of level 1), and of bonds are 0.1 to 1.
+ASYMMETRY = 5e-3
 #: What resetting a calculation changes, and its copy shares with it.
 _PARTS = ("grids", "nlcgrids", "with_df", "with_solvent", "with_x2c")
 
@@ -95,8 +98,8 @@ def second_derivatives(
     Laid out as PySCF's Hessian; symmetric.  Every one of the 6 natm SCF calculations starts from the density of `mf`
     and is converged to DISPLACED.  They run one after the other, `progress` being told how many of how many are done,
     or on so many processes as `jobs` says, which needs Dask, and in a script the line `if __name__ == "__main__":`.
-    Raises ConvergenceError where one of them does not converge; InputError where `mf` itself has not, and for what has
-    no nuclear gradients, and where the system kills a process.
+    Raises ConvergenceError where one of them does not converge or finds another state; InputError where `mf` itself has
+    not converged, and for what has no nuclear gradients, and where the system kills a process.
     """
     if hasattr(mf, "cell"):
         raise InputError("vibrations are for molecules, not for periodic objects")
@@ -124,7 +127,13 @@ def second_derivatives(
         if progress and jobs == 1:  # the other processes have a bar of their own
             progress(number, len(tasks))
     hessian = ((gradients[0] - gradients[1]) / (2 * STEP)).transpose(0, 2, 1, 3)
-    return (hessian + hessian.transpose(1, 0, 3, 2)) / 2, (dipoles[0] - dipoles[1]) / (2 * STEP)
+    exchanged = hessian.transpose(1, 0, 3, 2)
+    if (asymmetry := abs(hessian - exchanged).max()) > ASYMMETRY:
+        raise ConvergenceError(
+            f"no second derivatives: they are not symmetric (by {asymmetry:.0e} Eh/Bohr^2): the SCF of a displaced "
+            "molecule has found another state"
+        )
+    return (hessian + exchanged) / 2, (dipoles[0] - dipoles[1]) / (2 * STEP)
 
 
 def _parallel(mf: Any, dm0: np.ndarray, tasks: list[Displacement], jobs: int) -> Any:

@@ -233,6 +233,19 @@ def test_vibrations_refuse_what_they_cannot_do():
         mlxc.vibrations(mf.set(max_cycle=1))
 
 
+def test_a_displaced_molecule_in_another_state_is_found(monkeypatch):
+    """Its forces differ by 1e-3 Eh/Bohr here."""
+    moved = harmonic._moved
+
+    def elsewhere(mf, dm0, task):
+        gradient, dipole = moved(mf, dm0, task)
+        return gradient + 1e-3 * (task == harmonic.Displacement(1, 2, harmonic.STEP)), dipole
+
+    monkeypatch.setattr(harmonic, "_moved", elsewhere)
+    with pytest.raises(ConvergenceError, match="another state"):
+        mlxc.vibrations(calculation("HeH+", "hf"))
+
+
 ELSEWHERE = """import pickle, sys
 work, task = pickle.load(sys.stdin.buffer)
 print(*work(task)[0].ravel())"""
