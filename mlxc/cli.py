@@ -39,9 +39,10 @@ def _run(args: argparse.Namespace) -> int:
             args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
             args.density_fit, args.unrestricted,
         )  # fmt: skip
-    except MlxcError as err:
-        if args.json and (err.result or isinstance(err, ConvergenceError)):
-            write_json(args.json, (err.result or {"converged": False}) | {"reason": str(err)})
+    except Exception as err:  # the file must not stay that of an earlier run, whatever it was
+        found = getattr(err, "result", None)
+        if args.json and (found or isinstance(err, ConvergenceError) or not isinstance(err, MlxcError)):
+            write_json(args.json, (found or {"converged": False}) | {"reason": str(err) or type(err).__name__})
         raise
     if args.json:
         write_json(args.json, result)

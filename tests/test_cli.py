@@ -168,6 +168,16 @@ def test_what_stops_on_the_way_is_in_the_json_too(h2, tmp_path, capsys, monkeypa
     assert found["reason"] in capsys.readouterr().err
 
 
+def test_faults_of_our_own_do_not_leave_an_earlier_result(h2, tmp_path, monkeypatch):
+    """They have a traceback, and the file says that nothing came of it."""
+    monkeypatch.setattr("mlxc.run.ensemble", lambda mf: 1 / 0)
+    out = tmp_path / "out.json"
+    out.write_text('{"converged": true}')
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(h2), "--basis", "sto-3g", "--xc", "pbe", "--json", str(out)])
+    assert json.loads(out.read_text()) == {"converged": False, "reason": "division by zero"}
+
+
 def test_what_fails_after_the_scf_leaves_its_result(h2, tmp_path, capsys, monkeypatch):
     def stop(*args):
         raise ConvergenceError("an excitation is lost")
