@@ -18,6 +18,8 @@ from mlxc.ongrid import has_spin_channels, need_converged
 CONTAMINATION = 0.3
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
+#: What may be left of the equations: more has not converged.
+LEFT = 1e-4
 
 
 def highest_occupied(mf: Any, more: np.ndarray | None = None) -> float:
@@ -81,8 +83,11 @@ def polarizability(mf: Any) -> np.ndarray:
     try:
         with following:
             change = lib.krylov(induced, -dipole / gaps, tol=TOLERANCE, max_cycle=50)
+            left = abs(change + induced(change) + dipole / gaps).max()
     except NotImplementedError as err:  # a RuntimeError as well
         raise InputError(f"PySCF has no polarizabilities with {mf.xc}: {err}") from err
-    except RuntimeError as err:  # since PySCF 2.14; before, it went on with what it had
+    except RuntimeError as err:
         raise ConvergenceError(f"the response of the orbitals to a field did not converge: {err}") from err
+    if not left < LEFT:  # before PySCF 2.14 krylov went on with what it had
+        raise ConvergenceError(f"the response of the orbitals to a field did not converge: {left:.0e} is left of it")
     return -2 * electrons * dipole @ change.T

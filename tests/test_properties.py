@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from pyscf import gto, scf
+from pyscf import gto, lib, scf
 from pyscf.x2c import x2c
 
 import mlxc
 from mlxc import polarizability
-from mlxc.errors import InputError
+from mlxc.errors import ConvergenceError, InputError
 from mlxc.localhybrid import HartreeFock, IsoOrbitalHybrid
 
 
@@ -33,6 +33,15 @@ def test_polarizability_is_the_derivative_of_the_dipole(name, xc, mole):
     alpha = polarizability(mf)
     assert np.allclose(alpha @ field, (up - down) / 2, atol=3e-4 * abs(alpha @ field).max())
     assert np.allclose(alpha, alpha.T, atol=1e-4)
+
+
+def test_equations_that_pyscf_leaves_unsolved_have_no_result(mole, monkeypatch):
+    """As PySCF before 2.14 did, without a word."""
+    solve = lib.krylov
+    mf = mlxc.KS(mole("H2O", "sto-3g"), "lda,vwn").run()
+    monkeypatch.setattr(lib, "krylov", lambda *args, **kwargs: 0.99 * solve(*args, **kwargs))
+    with pytest.raises(ConvergenceError, match="is left"):
+        polarizability(mf)
 
 
 @pytest.mark.parametrize("xc", ["t-lmf", "mlxc-mgga3"])
