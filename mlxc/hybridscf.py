@@ -93,16 +93,18 @@ class LocalHybridSCF(Refused):
         """PySCF's; in place of its default one, "minao", what r2SCAN makes of it (`mlxc.guess`).
 
         "minao" puts half of the electrons of every atom into each spin.  From there a local hybrid that mixes by the
-        spin density takes many cycles, or ends in another state.  Open shells are `shaken` first.
+        spin density takes many cycles, or ends in another state.  Open shells are `shaken` first.  Closed shells that
+        r2SCAN does not settle, for want of a gap, start from PySCF's: halves are right for them, and what r2SCAN wanders
+        to may be another state (planar PCl3, 20 mEh too high).
         """
         dm = super().get_init_guess(mol, key, **kwargs)  # type: ignore[misc]
         if not isinstance(key, str) or key.lower() != "minao":  # PySCF takes a density matrix there as well
             return dm
         first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
         first = without_local_hybrid(first.copy())
-        dm = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
+        found = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
         self._eri = first._eri  # integrals that were kept in memory
-        return dm
+        return found if first.converged or self.mol.spin else dm
 
     def energy_tot(self, *args: Any, **kwargs: Any) -> float:
         """PySCF's; of a smeared object with the dispersion that PySCF forgets there."""

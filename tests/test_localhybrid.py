@@ -493,6 +493,15 @@ def test_initial_guess_of_an_open_shell():
     assert np.array_equal(mf.get_init_guess(key="atom"), mol.UKS().get_init_guess(key="atom"))
 
 
+def test_where_r2scan_settles_nothing_closed_shells_start_from_pyscf_s_guess(mole, monkeypatch):
+    """LiF at 4 Angstrom, whose gap r2SCAN closes; open shells start from what r2SCAN has come to."""
+    apart = gto.M(atom="Li 0 0 0; F 0 0 4", basis="def2-svp", verbose=0)
+    guess = {name: mol.KS().get_init_guess() for name, mol in (("LiF", apart), ("CH3", mole("CH3")))}
+    assert np.array_equal(mlxc.KS(apart).density_fit().get_init_guess(), guess["LiF"])
+    monkeypatch.setattr("mlxc.guess.CYCLES", 1)
+    assert abs(mlxc.KS(mole("CH3")).density_fit().get_init_guess() - guess["CH3"]).max() > 0.1
+
+
 @pytest.mark.parametrize("kind", ["ROKS", "newton", "symmetry", "x2c", "without density fitting"])
 def test_every_object_finds_its_initial_guess(kind, mole):
     mol = mole("O")
