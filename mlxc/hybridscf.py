@@ -94,8 +94,8 @@ class LocalHybridSCF(Refused):
 
         "minao" puts half of the electrons of every atom into each spin.  From there a local hybrid that mixes by the
         spin density takes many cycles, or ends in another state.  Open shells are `shaken` first.  Closed shells that
-        r2SCAN does not settle, for want of a gap, start from PySCF's: halves are right for them, and what r2SCAN wanders
-        to may be another state (planar PCl3, 20 mEh too high).
+        r2SCAN does not settle, for want of a gap, start from PySCF's: halves are right for them, and what r2SCAN
+        wanders to may be another state (planar PCl3, 20 mEh too high).
         """
         dm = super().get_init_guess(mol, key, **kwargs)  # type: ignore[misc]
         if not isinstance(key, str) or key.lower() != "minao":  # PySCF takes a density matrix there as well
