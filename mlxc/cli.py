@@ -76,8 +76,8 @@ def _bench(args: argparse.Namespace) -> int:
     from mlxc.bench.bench import bench
 
     report = bench(
-        args.data, args.xc, args.out, args.sets, args.role, args.elements, args.max_heavy, args.protocol, args.basis,
-        args.broken_symmetry, args.jobs, args.scheduler,
+        args.data, args.xc, args.out, args.sets, args.role, args.elements, args.max_heavy, args.min_heavy,
+        args.protocol, args.basis, args.broken_symmetry, args.jobs, args.scheduler,
     )  # fmt: skip
     _hint_at_slow_kernels()
     found = report["functionals"]
@@ -227,6 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--role", help="rows of this role only: train, dev, ... (default: all)")
     benchmark.add_argument("--elements", type=_names, default=[], metavar="H,C", help="species of these elements only")
     benchmark.add_argument("--max-heavy", type=_positive, metavar="N", help="species of at most N atoms but hydrogen")
+    benchmark.add_argument(
+        "--min-heavy", type=_positive, default=0, metavar="N", help="rows whose largest species has at least N of them"
+    )
     benchmark.add_argument("--xc", type=_names, default=["default"], metavar="X,Y", help="default: the shipped model")
     benchmark.add_argument("--protocol", default="standard", help="tight, standard (the default) or fast")
     benchmark.add_argument("--basis", help="instead of the protocol's")

@@ -229,7 +229,9 @@ def test_extras_that_are_asked_for_in_turn_are_kept_together(tmp_path, in_turn, 
     ("options", "left"),
     [
         ({}, "abcd"), ({"sets": ["w4-17"]}, "ab"), ({"role": "dev"}, "bc"), ({"elements": ["h"]}, "ac"),
-        ({"max_heavy": 1}, "abc"), ({"sets": ["W4-17"], "role": "dev"}, "b"), ({"sets": ["X", "S22"]}, "cd"),
+        ({"max_heavy": 1}, "abc"), ({"min_heavy": 2}, "d"),
+        ({"max_heavy": 1, "min_heavy": 1}, "b"), ({"sets": ["W4-17"], "role": "dev"}, "b"),
+        ({"sets": ["X", "S22"]}, "cd"),
     ],
 )  # fmt: skip
 def test_what_is_chosen(options, left):

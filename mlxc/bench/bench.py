@@ -33,6 +33,7 @@ def bench(
     role: str | None = None,
     elements: Iterable[str] = (),
     max_heavy: int | None = None,
+    min_heavy: int = 0,
     protocol: str = "standard",
     basis: str | None = None,
     broken_symmetry: bool = False,
@@ -43,7 +44,7 @@ def bench(
 
     data : a folder of systems.jsonl, reactions.jsonl and properties.jsonl, one of GMTKN55's layout, a file of reference
         data, or None for those that come with mlxc
-    sets, role, elements, max_heavy : the rows to compute (`Suite.chosen`), all by default
+    sets, role, elements, max_heavy, min_heavy : the rows to compute (`Suite.chosen`), all by default
     protocol, basis, broken_symmetry : a name of PROTOCOLS, and what to change in it
     jobs, scheduler : local processes, which share the threads (OMP_NUM_THREADS), or the address of a Dask cluster
 
@@ -52,7 +53,7 @@ def bench(
     """
     need("the report", "bench", "matplotlib")
     settings = _settings(protocol, basis, broken_symmetry)
-    suite = load(data).chosen(sets, role, elements, max_heavy)
+    suite = load(data).chosen(sets, role, elements, max_heavy, min_heavy)
     functionals = _checked(xcs, settings)
     needed = suite.needed()
     for id in needed:  # a basis that lacks an element

@@ -12,7 +12,10 @@ Report = dict[str, Any]
 TRAIN, ENOUGH = "(train)", 10
 WEIGHTED = {"wtmad1": "WTMAD-1", "wtmad2": "WTMAD-2", "wtmad4": "WTMAD-4"}
 #: What was chosen of the rows, in words.
-CHOICES = {"sets": "sets {}", "role": "role {}", "elements": "elements {}", "max_heavy": "heavy atoms up to {}"}
+CHOICES = {
+    "sets": "sets {}", "role": "role {}", "elements": "elements {}", "max_heavy": "heavy atoms up to {}",
+    "min_heavy": "at least {} in the largest",
+}  # fmt: skip
 LEGEND = (
     "mean absolute error (mean error); in brackets the number of rows, of all that there are, and of those that "
     "failed; (train): rows that "

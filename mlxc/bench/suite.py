@@ -70,8 +70,9 @@ class Suite:
         role: str | None = None,
         elements: Iterable[str] = (),
         max_heavy: int | None = None,
+        min_heavy: int = 0,
     ) -> Suite:
-        """The rows of these sets and this role whose every system is small enough, of these elements.
+        """The rows of these sets and role whose systems are of these elements, the largest of so many heavy atoms.
 
         By default all sets, without properties that need geometry optimisations: they take far longer than all else.
         Properties have no role, and are left out where one is asked for.  Raises InputError for an unknown set or role,
@@ -88,17 +89,25 @@ class Suite:
         if role is not None and role not in roles:
             raise InputError(f"no rows with the role {role!r} in {self.name}: there are {', '.join(sorted(roles))}")
 
-        reactions = select(self.reactions, self.systems, named or known.values(), role, allowed, max_heavy)
+        reactions = [
+            r
+            for r in select(self.reactions, self.systems, named or known.values(), role, allowed, max_heavy)
+            if max(self.systems[i].nheavy for i in r.stoichiometry) >= min_heavy
+        ]
         properties = [
             p
             for p in self.properties
             if (p.set in named if named else extra_of(p) != "minimum")
             and role is None
             and fits(self.systems[p.id], allowed, max_heavy)
+            and self.systems[p.id].nheavy >= min_heavy
         ]
         if not reactions and not properties:
             raise InputError(f"nothing in {self.name} is of these sets, role, elements and size")
-        choice = {"sets": named, "role": role, "elements": sorted(allowed or ()), "max_heavy": max_heavy}
+        choice = {
+            "sets": named, "role": role, "elements": sorted(allowed or ()),
+            "max_heavy": max_heavy, "min_heavy": min_heavy,
+        }  # fmt: skip
         choice = {k: v for k, v in choice.items() if v}
         return replace(self, reactions=reactions, properties=properties, choice=choice, whole=self.whole or self)
 
