@@ -252,7 +252,8 @@ def test_what_is_chosen(options, left):
     if "sets" in options:
         assert asked == (["dipole_x", "bond_1_2"] if "X" in options["sets"] else [])
     else:
-        assert asked == ([] if "role" in options else ["dipole_x"])  # geometries only where their set is named
+        # Geometries only where their set is named; the dipole is that of a hydrogen atom.
+        assert asked == ([] if {"role", "min_heavy"} & options.keys() else ["dipole_x"])
 
 
 def test_rows_can_be_chosen(benchmark_folder, tmp_path, in_turn, capsys):
