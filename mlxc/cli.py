@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         result = run(
             args.file, args.xc, args.basis, args.charge, args.spin, args.task, args.max_cycle, args.states, args.jobs,
-            args.density_fit, args.unrestricted,
+            args.density_fit, args.unrestricted, args.stability,
         )  # fmt: skip
     except Exception as err:  # the file must not stay that of an earlier run, whatever it was
         found = getattr(err, "result", None)
@@ -195,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--spin", type=int, help="number of unpaired electrons, 2S (default: lowest possible)")
     run.add_argument("--density-fit", action="store_true", help="fit Coulomb integrals: faster for larger molecules")
     run.add_argument("--unrestricted", action="store_true", help="orbitals for each spin in singlets too")
+    run.add_argument("--stability", action="store_true", help="is it a minimum? go on with a lower solution, if any")
     tasks = "energy (the default), gradient, optimize, ts, frequencies or excitations"
     run.add_argument("--task", default="energy", metavar="TASK", help=tasks)
     run.add_argument("--max-cycle", type=_positive, default=50, help="SCF cycles before giving up")

@@ -82,14 +82,17 @@ def domain(functional: NeuralMetaGGA, molecules: Iterable[tuple[gto.Mole, Featur
 def novelty(mf: Any) -> list[str]:
     """What tells the molecule of a converged calculation from those that its model was trained on; empty: nothing.
 
-    Raises InputError for a functional that is no model or was saved without its domain and for a calculation that has
-    not converged, ModelFileError where the domain is damaged.
+    Of one electron nothing, where its energy is exact by construction.  Raises InputError for a functional that is no
+    model or was saved without its domain and for a calculation that has not converged, ModelFileError where the domain
+    is damaged.
     """
     functional = functional_of(mf)
     known = functional.domain
     if known is None or not isinstance(functional, NeuralMetaGGA):
         raise InputError(f"{functional.name} does not know what it was trained on: it was saved without its domain")
     need_converged(mf, "what is new about a molecule needs")
+    if mf.mol.nelectron == 1 and "one-electron energy" in functional.built_in:
+        return []
     features, mol = needed_features(mf, spin_densities(mf)), mf.mol
     elements = {mol.atom_pure_symbol(i) for i in range(mol.natm) if mol.atom_charge(i)}  # not those of ghost atoms
     density = density_descriptor(functional, features, torch.from_numpy(mf.grids.weights))

@@ -8,23 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pyscf.data.elements import ELEMENTS
-from pyscf.data.nist import BOHR, HARTREE2EV
-from scipy.constants import atm
+from pyscf.data.nist import BOHR
 
-from mlxc import models
+from mlxc import models, printout
+from mlxc.bench.ladder import Solution, settled
 from mlxc.calculation import ensemble, strange
 from mlxc.errors import InputError, MlxcError, run_by_pyscf
 from mlxc.excited import Excitations, excitations
 from mlxc.extras import need
 from mlxc.files import check_writable, write_atomic
 from mlxc.geometry import gradient_method, make_mole, read_xyz
-from mlxc.harmonic import STATIONARY, Vibrations, vibrations
+from mlxc.harmonic import Vibrations, vibrations
 from mlxc.optimization import search
-from mlxc.properties import CONTAMINATION, highest_occupied
+from mlxc.properties import highest_occupied
 from mlxc.scf import KS, Cycles, converge
-from mlxc.units import KCAL
 from mlxc.workers import DASK
 
 #: What `run` can do with a molecule.
@@ -80,6 +78,7 @@ def run(
     jobs: int = 1,
     density_fit: bool = False,
     unrestricted: bool = False,
+    stability: bool = False,
 ) -> dict[str, Any]:
     """Carry out one calculation, printing as it goes; returns the JSON content (units in the key names).
 
@@ -90,7 +89,8 @@ def run(
     `states` are those of the task excitations, `jobs` the processes of the task frequencies; `density_fit` fits the
     Coulomb part, and the exact exchange of libxc's hybrids, which is faster in all but the smallest molecules (exact
     exchange of local hybrids is fitted always).  `unrestricted` gives each spin orbitals of its own in singlets too,
-    from PySCF's guess of broken symmetry.
+    from PySCF's guess of broken symmetry.  `stability` looks whether the solution is a minimum, among unrestricted
+    ones as well, and goes on with a lower one that is found.
     """
     if task not in TASKS:
         raise InputError(f"no task {task!r}: there are {', '.join(TASKS)}")
@@ -121,6 +121,8 @@ def run(
     mf.callback = progress
     with run_by_pyscf(name, ours=functional is not None):
         mf = converge(mf)
+        settlement = _settled(mf, progress) if stability and mf.converged else None
+        mf = settlement.mf if settlement else mf
     found = None
     if ending and mf.converged:
         mf, found = _optimize(mf, optimised, name, task == "ts", progress)
@@ -139,6 +141,9 @@ def run(
         "dipole_debye": [float(x) for x in mf.dip_moment(verbose=0)],
     }
     lines: list[str] = []
+    if settlement:
+        result["stable"] = settlement.stable
+        lines = printout.stability(settlement)
     if mf.converged:
         if ending:
             result["geometry_converged"] = found
@@ -152,17 +157,28 @@ def run(
             if ending or task == "gradient":
                 result["gradient_hartree_per_bohr"] = gradient_method(mf).kernel().tolist()
             if task == "frequencies":
-                lines = _frequencies(vibrations(mf, jobs, _displaced), result)
+                lines += _frequencies(vibrations(mf, jobs, _displaced), result)
             if task == "excitations":
-                lines = _excitations(excitations(mf, states), result)
+                lines += _excitations(excitations(mf, states), result)
         except MlxcError as err:
             err.result = result
             raise
     result["wall_s"] = time.perf_counter() - progress.start
-    _report(result, charge, mol.spin)
+    printout.report(result, charge, mol.spin)
     for line in lines:
         print(line)
     return result
+
+
+def _settled(mf: Any, progress: Progress) -> Solution:
+    """The converged `mf`, or a lower solution that its instabilities lead to, with the cycles of its ways counted."""
+    print("  is it stable?", flush=True)
+    found = settled(Solution(mf, "diis"), broken_symmetry=True)
+    for attempt in found.attempts:
+        progress.number += attempt.cycles
+        end = "" if attempt.converged else ", NOT converged"
+        print(f"  {attempt.rung}: {attempt.energy:.9f} Eh in {attempt.cycles} cycles{end}", flush=True)
+    return found
 
 
 def _displaced(done: int, of: int) -> None:
@@ -182,27 +198,7 @@ def _frequencies(found: Vibrations, result: dict[str, Any]) -> list[str]:
         "zero_point_hartree": found.zero_point_hartree,
         "thermochemistry": asdict(gas),
     }
-    lines = ["\n  vibration    frequency / cm^-1    IR / (km/mol)    reduced mass / amu"]
-    rows = zip(found.frequencies_cm, found.ir_intensities_km_mol, found.reduced_masses_amu, strict=True)
-    for k, (wave, intensity, mass) in enumerate(rows, start=1):
-        lines.append(f"  {k:9d}    {abs(wave):16.1f}{'i' if wave < 0 else ' '}    {intensity:13.2f}    {mass:18.3f}")
-    imaginary = int((found.frequencies_cm < 0).sum())
-    if found.largest_force > STATIONARY:
-        lines.append(
-            f"  NOT a stationary point (largest force {found.largest_force:.1e} Eh/Bohr), so these frequencies mean "
-            "little: use --task optimize first"
-        )
-    elif imaginary:
-        lines.append(f"  {imaginary} imaginary (i): not a minimum" + " but a transition state" * (imaginary == 1))
-    return [
-        *lines,
-        f"\n  ideal gas at {gas.temperature_k} K and {gas.pressure_pa / atm:g} atm of rigid rotors (symmetry number "
-        f"{gas.symmetry_number}) and harmonic oscillators",
-        f"  zero-point energy  {found.zero_point_hartree:.6f} Eh = {found.zero_point_hartree * KCAL:.2f} kcal/mol",
-        f"  enthalpy           {gas.enthalpy_hartree:.6f} Eh",
-        f"  entropy            {gas.entropy_hartree_per_k * KCAL * 1000:.2f} cal/(mol K)",
-        f"  Gibbs energy       {gas.gibbs_hartree:.6f} Eh",
-    ]
+    return printout.frequencies(found, gas)
 
 
 def _excitations(found: Excitations, result: dict[str, Any]) -> list[str]:
@@ -213,12 +209,7 @@ def _excitations(found: Excitations, result: dict[str, Any]) -> list[str]:
         "oscillator_strengths": found.oscillator_strengths.tolist(),
         "excitations_converged": found.converged.tolist(),
     }
-    lines = ["\n  state    energy / eV    wavelength / nm    oscillator strength"]
-    for k, row in enumerate(zip(*asdict(found).values(), strict=True), start=1):
-        energy, wavelength, strength, converged = row
-        mark = "" if converged else "  NOT converged"
-        lines.append(f"  {k:5d}    {energy:11.3f}    {wavelength:15.1f}    {strength:19.4f}{mark}")
-    return lines
+    return printout.excitations(found)
 
 
 def _optimize(mf: Any, out: Path, name: str, transition: bool, progress: Progress) -> tuple[Any, bool]:
@@ -244,25 +235,3 @@ def _optimize(mf: Any, out: Path, name: str, transition: bool, progress: Progres
     if transition and done:
         print(f"  whether it has one imaginary frequency is for --task frequencies to show, with {out}")
     return mf, done
-
-
-def _report(result: dict[str, Any], charge: int, unpaired: int) -> None:
-    if not result["converged"]:
-        print("\nThe SCF did NOT converge: the numbers below are not a result.")
-    homo = result["mo_homo_hartree"]
-    print(f"\n  total energy       {result['energy_hartree']:.8f} Eh")
-    if "energy_uncertainty_kcal" in result:
-        print(f"  uncertain by       {result['energy_uncertainty_kcal']:.2f} kcal/mol, of which reactions keep a part")
-    for reason in result.get("novelty", []):
-        print(f"  UNLIKE the molecules that the functional was trained on: {reason}")
-    print(f"  HOMO               {homo * HARTREE2EV:.3f} eV")
-    about = "" if not charge else " about the origin, on which that of an ion depends"
-    print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye{about}")
-    if result["s2"] > 1e-6:
-        spin = unpaired / 2
-        much = result["s2"] > spin * (spin + 1) + CONTAMINATION
-        pure = f"; {spin * (spin + 1):.4f} would be pure: states of other spins are mixed in" if much else ""
-        print(f"  <S^2>              {result['s2']:.4f}{pure}")
-    if "gradient_hartree_per_bohr" in result:
-        print(f"  largest force      {np.abs(result['gradient_hartree_per_bohr']).max():.2e} Eh/Bohr")
-    print(f"  {result['cycles']} cycles, {result['wall_s']:.1f} s")

@@ -128,6 +128,16 @@ def test_unrestricted_singlets(tmp_path, capsys):
     assert found["energy_hartree"] < restricted["energy_hartree"] - 0.01
     assert (restricted["s2"], found["s2"]) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=0.1))
     assert "0.0000 would be pure" in capsys.readouterr().out
+    assert "stable" not in found
+    assert main([*command, "--stability"]) == 0
+    followed, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert followed["energy_hartree"] == pytest.approx(found["energy_hartree"], abs=1e-6)
+    assert followed["cycles"] > restricted["cycles"]
+    assert followed["stable"] is True
+    assert "a minimum, the first solution was not" in printed
+    assert main([*command, "--stability", "--unrestricted"]) == 0
+    assert json.loads(out.read_text())["stable"] is True
+    assert "a minimum\n" in capsys.readouterr().out
 
 
 def test_gradient_and_optimize(h2, tmp_path, capfd):

@@ -74,6 +74,7 @@ def test_what_the_default_model_knows():
     assert mlxc.novelty(fresh.run()) == []
     ghost = molecule("O 0 0 0; H 0 0.757 0.587; H 0 -0.757 0.587; ghost-Kr 0 0 3")
     assert mlxc.novelty(mlxc.KS(ghost).density_fit().run()) == []
+    assert mlxc.novelty(mlxc.KS(molecule("H 0 0 0", 1)).run()) == []  # exact, and far from all others
     krypton = mlxc.novelty(mlxc.KS(molecule("Kr 0 0 0")).density_fit().run())
     assert krypton[0].startswith("Kr: not among the elements")
     with pytest.raises(InputError, match="RKS, UKS or ROKS"):
