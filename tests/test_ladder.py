@@ -7,11 +7,11 @@ import pytest
 from pyscf import gto, scf
 from pyscf.dft import uks
 
-from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, first_density, settled
+from mlxc.bench.ladder import DAMPED, RUNGS, Attempt, Solution, climb, settled
 from mlxc.bench.protocol import PROTOCOLS
 from mlxc.errors import InputError
 from mlxc.reference.benchmark import make_system
-from mlxc.scf import KS, Cycles
+from mlxc.scf import KS, Cycles, first_density
 
 
 def starting(mol, xc="pbe0", **settings):

@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 
 from mlxc.errors import FAILURES
-from mlxc.guess import shaken
-from mlxc.hybridscf import LocalHybridSCF
 from mlxc.occupations import LEVEL_SHIFT
-from mlxc.scf import Cycles, converge, second_order
+from mlxc.scf import Cycles, converge, first_density, second_order
 
 #: Share of the old Fock matrix on the rung "damping", and its last cycle, after which DIIS begins.
 DAMPING, DAMPED = 0.5, 10
@@ -67,11 +65,6 @@ class Solution:
         if self.rung != "none" and min(energies) < self.mf.e_tot - SAME:
             found.append("an attempt came lower")
         return found
-
-
-def first_density(mf: Any) -> np.ndarray | None:
-    """The object's own initial guess, `shaken`; None, for its own, of local hybrids, which shake it themselves."""
-    return None if isinstance(mf, LocalHybridSCF) else shaken(mf.get_init_guess())
 
 
 def _diis(fresh: Start, before: Any) -> Any:
