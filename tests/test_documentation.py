@@ -124,7 +124,7 @@ def test_every_key_of_a_run_is_on_a_page(coarse):
     Path("h2.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
     keys = {"reason"}  # of a run that broke off: tests/test_cli.py
     for task in ("gradient", "optimize", "frequencies", "excitations"):
-        keys |= run(Path("h2.xyz"), xc="mlxc-mgga3", basis="6-31g", task=task, states=1).keys()
+        keys |= run(Path("h2.xyz"), xc="mlxc-mgga3", basis="6-31g", task=task, states=1, stability=True).keys()
     assert keys == documented
 
 
