@@ -174,6 +174,7 @@ def _settled(mf: Any, progress: Progress) -> Solution:
     """The converged `mf`, or a lower solution that its instabilities lead to, with the cycles of its ways counted."""
     print("  is it stable?", flush=True)
     found = settled(Solution(mf, "diis"), broken_symmetry=True)
+    found.mf.callback = progress
     for attempt in found.attempts:
         progress.number += attempt.cycles
         end = "" if attempt.converged else ", NOT converged"
