@@ -52,13 +52,13 @@ def excitations(found: Excitations) -> list[str]:
 
 
 def stability(found: Solution) -> list[str]:
-    """A line on whether a solution is a minimum."""
+    """A line on whether a solution of the SCF is a minimum."""
     if found.broken:
         return [f"  stability          could not be worked out: {found.broken}"]
     if not found.stable:
         return ["  stability          NOT stable, but nothing lower was found"]
     moved = ", the first solution was not" if found.rung in ("stability", "broken symmetry") else ""
-    return [f"  stability          a minimum{moved}"]
+    return [f"  stability          stable{moved}"]
 
 
 def report(result: dict[str, Any], charge: int, unpaired: int) -> None:

@@ -134,10 +134,10 @@ def test_unrestricted_singlets(tmp_path, capsys):
     assert followed["energy_hartree"] == pytest.approx(found["energy_hartree"], abs=1e-6)
     assert followed["cycles"] > restricted["cycles"]
     assert followed["stable"] is True
-    assert "a minimum, the first solution was not" in printed
+    assert "stable, the first solution was not" in printed
     assert main([*command, "--stability", "--unrestricted"]) == 0
     assert json.loads(out.read_text())["stable"] is True
-    assert "a minimum\n" in capsys.readouterr().out
+    assert "  stable\n" in capsys.readouterr().out
 
 
 def test_gradient_and_optimize(h2, tmp_path, capfd):
