@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pyscf import dft, lib
+from pyscf import dft, gto, lib
 
 #: Change of an initial density matrix, relative.
 SHAKEN = 0.02
@@ -23,6 +23,19 @@ def shaken(dm: np.ndarray) -> np.ndarray:
     dm = np.asarray(dm)
     scale: np.ndarray = 1 + SHAKEN * np.random.default_rng(0).uniform(-1, 1, size=dm.shape[-1:])
     return dm * scale[:, None] * scale
+
+
+def is_default(key: Any) -> bool:
+    """Whether an object's `init_guess` is PySCF's default; a density matrix may stand there as well."""
+    return isinstance(key, str) and key.lower() == "minao"
+
+
+def may_turn(mol: gto.Mole) -> bool:
+    """Whether PySCF's default guess leaves it to rounding errors which of several degenerate states is found.
+
+    A state that points anywhere but along an axis of the grid turns for tens of cycles, and DIIS may lose its way.
+    """
+    return bool(mol.spin and not mol.symmetry)
 
 
 def semilocal(mf: Any, dm: np.ndarray) -> np.ndarray:

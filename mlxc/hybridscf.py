@@ -16,7 +16,7 @@ from mlxc.errors import InputError
 from mlxc.exx import auxiliary_basis, auxiliary_mole
 from mlxc.functional import Functional
 from mlxc.gradient import LocalHybridGradients
-from mlxc.guess import semilocal, shaken
+from mlxc.guess import is_default, may_turn, semilocal, shaken
 from mlxc.integrate import LocalHybridNumInt
 from mlxc.occupations import FixedOccupations, canonical, outermost, smeared
 from mlxc.refused import Refused, refuse_late_fit, refuse_solvent
@@ -98,11 +98,11 @@ class LocalHybridSCF(Refused):
         wanders to may be another state (planar PCl3, 20 mEh too high).
         """
         dm = super().get_init_guess(mol, key, **kwargs)  # type: ignore[misc]
-        if not isinstance(key, str) or key.lower() != "minao":  # PySCF takes a density matrix there as well
+        if not is_default(key):
             return dm
         first: Any = getattr(self, "_scf", self)  # of a second-order solver that which it was made of
         first = without_local_hybrid(first.copy())
-        found = semilocal(first, shaken(dm) if self.mol.spin and not self.mol.symmetry else dm)
+        found = semilocal(first, shaken(dm) if may_turn(self.mol) else dm)
         self._eri = first._eri  # integrals that were kept in memory
         return found if first.converged or self.mol.spin else dm
 

@@ -9,10 +9,10 @@ import numpy as np
 from pyscf.data.nist import HARTREE2EV
 from scipy.constants import atm
 
-from mlxc.bench.ladder import Solution
+from mlxc.bench.ladder import RUNGS, Solution
 from mlxc.excited import Excitations
 from mlxc.harmonic import STATIONARY, Thermochemistry, Vibrations
-from mlxc.properties import CONTAMINATION
+from mlxc.properties import contaminated, pure_spin
 from mlxc.units import KCAL
 
 
@@ -57,7 +57,7 @@ def stability(found: Solution) -> list[str]:
         return [f"  stability          could not be worked out: {found.broken}"]
     if not found.stable:
         return ["  stability          NOT stable, but nothing lower was found"]
-    moved = ", the first solution was not" if found.rung in ("stability", "broken symmetry") else ""
+    moved = "" if found.rung in RUNGS else ", the first solution was not"
     return [f"  stability          stable{moved}"]
 
 
@@ -75,10 +75,9 @@ def report(result: dict[str, Any], charge: int, unpaired: int) -> None:
     about = "" if not charge else " about the origin, on which that of an ion depends"
     print(f"  dipole moment      {np.linalg.norm(result['dipole_debye']):.3f} Debye{about}")
     if result["s2"] > 1e-6:
-        spin = unpaired / 2
-        much = result["s2"] > spin * (spin + 1) + CONTAMINATION
-        pure = f"; {spin * (spin + 1):.4f} would be pure: states of other spins are mixed in" if much else ""
-        print(f"  <S^2>              {result['s2']:.4f}{pure}")
+        much = contaminated(result["s2"], unpaired)
+        mixed = f"; {pure_spin(unpaired):.4f} would be pure: states of other spins are mixed in" if much else ""
+        print(f"  <S^2>              {result['s2']:.4f}{mixed}")
     if "gradient_hartree_per_bohr" in result:
         print(f"  largest force      {np.abs(result['gradient_hartree_per_bohr']).max():.2e} Eh/Bohr")
     print(f"  {result['cycles']} cycles, {result['wall_s']:.1f} s")

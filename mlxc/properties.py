@@ -14,12 +14,22 @@ from mlxc.hybridscf import need_unoccupied
 from mlxc.occupations import need_whole
 from mlxc.ongrid import has_spin_channels, need_converged
 
-#: <S^2> that exceeds S(S + 1) by more is reported.
+#: <S^2> that exceeds S(S + 1) by more tells that other spins are mixed in.
 CONTAMINATION = 0.3
 #: Changes of the orbitals are converged to this.
 TOLERANCE = 1e-8
 #: What may be left of the equations: more has not converged.
 LEFT = 1e-4
+
+
+def pure_spin(unpaired: int) -> float:
+    """<S^2> of so many unpaired electrons, S(S + 1)."""
+    return unpaired / 2 * (unpaired / 2 + 1)
+
+
+def contaminated(s2: float, unpaired: int) -> bool:
+    """Whether an <S^2> tells that states of other spins are mixed in."""
+    return s2 - pure_spin(unpaired) > CONTAMINATION
 
 
 def highest_occupied(mf: Any, more: np.ndarray | None = None) -> float:

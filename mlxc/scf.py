@@ -19,7 +19,7 @@ from mlxc.diis import Diis
 from mlxc.dispersion import need_library, real_atoms
 from mlxc.errors import ConvergenceError, InputError
 from mlxc.functional import Functional
-from mlxc.guess import shaken
+from mlxc.guess import is_default, may_turn, shaken
 from mlxc.hybridscf import LocalHybridSCF, refit, use_local_hybrid, without_local_hybrid
 from mlxc.occupations import DISORDER, LEVEL_SHIFT, FixedOccupations, checked_occupations, smeared
 from mlxc.ongrid import attached, mixes_spins
@@ -136,15 +136,6 @@ def first_density(mf: Any) -> np.ndarray | None:
     return None if isinstance(mf, LocalHybridSCF) else shaken(mf.get_init_guess())
 
 
-def _may_turn(mf: Any) -> bool:
-    """Whether PySCF's default guess leaves it to rounding errors which of several degenerate states is found.
-
-    A state that points anywhere but along an axis of the grid turns for tens of cycles, and DIIS may lose its way.
-    """
-    plain = isinstance(mf.init_guess, str) and mf.init_guess.lower() == "minao"
-    return bool(plain and mf.mol.spin and not mf.mol.symmetry and not isinstance(mf, FixedOccupations))
-
-
 def converge(mf: Any, dm0: Any = None) -> Any:
     """Run an SCF; where DIIS fails, go on from its orbitals with PySCF's second-order solver.
 
@@ -154,7 +145,9 @@ def converge(mf: Any, dm0: Any = None) -> Any:
     Returns the object that holds the result: `mf`, or an equal one from the second-order solver.
     Its `converged` says whether it worked.
     """
-    mf.kernel(first_density(mf) if dm0 is None and _may_turn(mf) else dm0)
+    if dm0 is None and is_default(mf.init_guess) and may_turn(mf.mol) and not isinstance(mf, FixedOccupations):
+        dm0 = first_density(mf)
+    mf.kernel(dm0)
     if mf.converged or mf.max_cycle < 2:
         return mf
     if isinstance(mf, FixedOccupations):

@@ -24,7 +24,7 @@ from mlxc.errors import BREAKS, FAILURES, UNREADABLE, InputError, MlxcError
 from mlxc.files import digest, write_atomic
 from mlxc.geometry import count_electrons
 from mlxc.hybridscf import LocalHybridSCF
-from mlxc.properties import CONTAMINATION, highest_occupied
+from mlxc.properties import contaminated, highest_occupied
 from mlxc.reference.benchmark import System
 from mlxc.reference.schema import Reference
 from mlxc.version import __version__
@@ -188,7 +188,7 @@ def _computed(species: Species) -> Result:
     mf, faults = solution.mf, solution.faults()
     later, potential = nonlocal_part(mf) if mf.nlc == 0 else (0.0, None)
     s2 = float(mf.spin_square()[0])
-    if s2 - mol.spin / 2 * (mol.spin / 2 + 1) > CONTAMINATION:
+    if contaminated(s2, mol.spin):
         faults.append(f"<S^2> = {s2:.2f}")
     result = {
         "energy_hartree": float(mf.e_tot) + later,
